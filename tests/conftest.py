@@ -1,0 +1,155 @@
+"""What holds for every test: the event loop that it runs on, and that the client makes no task.
+
+LOWHAIO_TEST_LOOP=uvloop runs the suite on uvloop (default: asyncio). --slow runs the slow tests too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import os
+import sys
+import sysconfig
+from collections.abc import Callable, Coroutine, Generator, Mapping
+from typing import Any, TypeVar
+
+import aiodnsresolver
+import pytest
+
+import lowhaio
+
+T = TypeVar('T')
+
+LOOP = os.environ.get('LOWHAIO_TEST_LOOP') or 'asyncio'
+
+# The client is the module and its dependency: what the resolver leaves behind is the client's to clear up.
+CLIENT_FILES = {os.path.realpath(str(module.__file__)) for module in (lowhaio, aiodnsresolver)}
+STANDARD_LIBRARY = os.path.realpath(sysconfig.get_paths()['stdlib']) + os.sep
+
+made_by_client: list[str] = []
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# No task is the client's
+
+
+def is_standard_library(filename: str) -> bool:
+    filename = os.path.realpath(filename)
+    return filename.startswith(STANDARD_LIBRARY) and 'site-packages' not in filename
+
+
+def watch_task(coroutine: Any) -> None:
+    """Notes a task that is about to be made, if the client makes it.
+
+    The maker is the nearest code on the stack that is not the standard library's: a task of the test's own body
+    iterator is the test's, though the client stepped the iterator.
+    """
+    shutting_down = False
+    frame = sys._getframe(1).f_back
+    while frame is not None and is_standard_library(frame.f_code.co_filename):
+        shutting_down = shutting_down or frame.f_code.co_name == 'shutdown_asyncgens'
+        frame = frame.f_back
+    if frame is not None and os.path.realpath(frame.f_code.co_filename) in CLIENT_FILES:
+        made_by_client.append(f'{coroutine!r}, made at {frame.f_code.co_filename}:{frame.f_lineno}')
+
+    # An abandoned asynchronous generator costs a task too: the loop makes it, to close the generator. That is the
+    # client's doing when the generator is its own, or a caller's that it has taken and not closed.
+    if not shutting_down and type(coroutine).__name__ == 'async_generator_athrow':
+        for generator in filter(inspect.isasyncgen, gc.get_referents(coroutine)):
+            code = generator.ag_code
+            made_by_client.append(
+                f'the closing of an abandoned generator, {generator.__qualname__}, '
+                f'from {code.co_filename}:{code.co_firstlineno}'
+            )
+
+
+def task_factory(loop: asyncio.AbstractEventLoop, coroutine: Any, **kwargs: Any) -> asyncio.Task[Any]:
+    watch_task(coroutine)
+    return asyncio.Task(coroutine, loop=loop, **kwargs)
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    if LOOP == 'uvloop':
+        import uvloop
+
+        loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    elif LOOP == 'asyncio':
+        loop = asyncio.SelectorEventLoop()
+    else:
+        raise pytest.UsageError(f'LOWHAIO_TEST_LOOP is asyncio or uvloop, not {LOOP}')
+    loop.set_task_factory(task_factory)
+    return loop
+
+
+def fail_if_client_made_tasks() -> None:
+    if made_by_client:
+        found = '\n  '.join(made_by_client)
+        made_by_client.clear()
+        pytest.fail(f'the client made tasks:\n  {found}', pytrace=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    yield
+    fail_if_client_made_tasks()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
+    # Once more after the loop has closed: what the test left behind is cleared up then.
+    yield
+    fail_if_client_made_tasks()
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The loop of each test: under pytest-asyncio, under AnyIO, and in a plain function
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {LOOP: new_loop}
+
+
+@pytest.fixture(scope='session')
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return 'asyncio', {'loop_factory': new_loop}
+
+
+@pytest.fixture
+def run() -> Callable[[Coroutine[Any, Any, T]], T]:
+    """asyncio.run, on the loop that this session tests."""
+
+    def run(coroutine: Coroutine[Any, Any, T]) -> T:
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            return runner.run(coroutine)
+
+    return run
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Which tests are run
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption('--slow', action='store_true', help='run the tests that are marked as slow, too')
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return (
+        f'event loop: {LOOP}, lowhaio: {lowhaio.__version__} from {os.path.dirname(os.path.abspath(lowhaio.__file__))}'
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    def left_out(item: pytest.Item) -> bool:
+        if item.get_closest_marker('slow') and not config.getoption('--slow'):
+            return True
+        return LOOP != 'asyncio' and item.get_closest_marker('asyncio_loop_only') is not None
+
+    deselected = [item for item in items if left_out(item)]
+    if deselected:
+        # Deselected, not skipped: pytest counts them in its last line.
+        config.hook.pytest_deselected(items=deselected)
+        items[:] = [item for item in items if not left_out(item)]
