@@ -84,6 +84,7 @@ __all__ = [
     'HttpRequestError',
     'HttpTimeoutError',
     'HttpTlsError',
+    'Internet',
     'Network',
     'Origin',
     'Pool',
@@ -603,6 +604,10 @@ class ResponseHead:
     """A response's status line and header section: RFC 9112 sections 4 and 5."""
 
     __slots__ = ('code', 'headers', 'minor', 'special', 'status')
+
+    minor: int
+    code: bytes
+    status: int
 
     def __init__(self, status_line: bytes, headers: Fields) -> None:
         self.minor, self.code, self.status = _STATUS_LINES[status_line]
@@ -1209,7 +1214,7 @@ class Connection:
         self._timeout = timeout
         self._receiving: asyncio.Future[bytes] | None = None  # who waits for octets
         self._sending: asyncio.Future[None] | None = None  # who waits to send
-        self._listener: Callable[[bytes | OSError], None] | None = None  # who is told of octets during an upload
+        self._listener: Callable[[bytes | Exception], None] | None = None  # who is told of octets during an upload
         self._outbox: deque[bytes | memoryview] = deque()
         self._wants_read = False  # TLS: sending has to wait for a record of the peer
         self._deadline = math.inf
@@ -1277,7 +1282,7 @@ class Connection:
                 return  # nothing for us: a TLS record without data, or a wake-up for no reason
             except ssl.SSLWantWriteError:
                 self._loop.add_writer(self._fd, self._on_writable)
-            except OSError as error:
+            except (OSError, HttpError) as error:
                 if not waiter.done():
                     waiter.set_exception(error)
             else:
@@ -1285,10 +1290,10 @@ class Connection:
                     waiter.set_result(data)
         elif self._listener is not None:
             try:
-                outcome: bytes | OSError | None = self._recv(self.bufsize)
+                outcome: bytes | Exception | None = self._recv(self.bufsize)
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 outcome = None
-            except OSError as error:
+            except (OSError, HttpError) as error:
                 outcome = error
             if outcome is not None:
                 self._listener(outcome)
@@ -1351,7 +1356,7 @@ class Connection:
 
     # -- sending --
 
-    def listen(self, listener: Callable[[bytes | OSError], None] | None) -> None:
+    def listen(self, listener: Callable[[bytes | Exception], None] | None) -> None:
         """Say who is told what arrives (octets, b'' for the end, an error) while something is sent."""
         self._listener = listener
         if listener is not None and not self._reading:
@@ -1620,18 +1625,18 @@ class Network:
         await self.inner.close()
 
 
-class _Internet(Network):
-    """The real one."""
+class Internet(Network):
+    """The real one, which each pool has beneath. Make one to hand on to it from what replaces it."""
 
     def __init__(
         self,
-        get_dns_resolver: Callable[..., Any],
-        get_sock: Callable[[], socket.socket] | None,
-        get_resolver_logger_adapter: LoggerAdapterFactory,
+        get_dns_resolver: Callable[..., Any] = aiodnsresolver.Resolver,
+        get_sock: Callable[[], socket.socket] | None = None,
+        get_resolver_logger_adapter: LoggerAdapterFactory | None = None,
     ) -> None:
         self._get_dns_resolver = get_dns_resolver
         self._get_sock = get_sock
-        self._get_resolver_logger_adapter = get_resolver_logger_adapter
+        self._get_resolver_logger_adapter = get_resolver_logger_adapter or get_resolver_logger_adapter_default({})
         self._resolver: tuple[Any, Any] | None = None
         self._default_context: ssl.SSLContext | None = None
 
@@ -2042,7 +2047,7 @@ class _Upload:
         self._connection = connection
         self._heads = heads
         self._final: tuple[ResponseHead, bytes] | None = None
-        self._error: HttpDataError | None = None
+        self._error: HttpError | None = None
         self._stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._expecting = False
 
@@ -2116,15 +2121,17 @@ class _Upload:
         if not self._stop.done():
             self._stop.set_result(None)
 
-    def _on_arrival(self, arrived: bytes | OSError) -> None:
+    def _on_arrival(self, arrived: bytes | Exception) -> None:
         """Octets, the end, or an error, while the request is being sent."""
         try:
             if isinstance(arrived, OSError):
                 raise self._connection._failure(arrived, 'sending') from arrived
+            if isinstance(arrived, Exception):
+                raise arrived
             if not arrived:
                 self._heads.eof()
             self._final = self._heads.feed(arrived)
-        except HttpDataError as error:
+        except HttpError as error:
             self._error = error
         if self._is_over():
             self._connection.listen(None)
@@ -2562,6 +2569,14 @@ class PoolFunctions(NamedTuple):
 _DEFAULT: Any = object()
 
 
+def _log_extra(method: bytes, url: Url) -> dict[str, str]:
+    """What log lines of a request say of it. Not the query, in which there may be a key."""
+    return {
+        'lowhaio_method': method.decode('ascii'),
+        'lowhaio_url': f'{url.origin.scheme}://{url.host.decode("ascii")}{url.target.partition(b"?")[0].decode("ascii")}',
+    }
+
+
 def Pool(
     get_dns_resolver: Callable[..., Any] = aiodnsresolver.Resolver,
     get_sock: Callable[[], socket.socket] | None = None,
@@ -2613,7 +2628,7 @@ def Pool(
     default_timeout = socket_timeout
     make_adapter = get_logger_adapter
     make_resolver_adapter = get_resolver_logger_adapter
-    internet = _Internet(get_dns_resolver, get_sock, get_resolver_logger_adapter({}))
+    internet = Internet(get_dns_resolver, get_sock, get_resolver_logger_adapter({}))
     contexts: list[ssl.SSLContext] = []
     lanes: dict[tuple[int, Origin], _Lane] = {}
     outer: dict[int, tuple[Network, Network]] = {}  # id of what is beneath -> it, and what `network` put around it
@@ -2707,8 +2722,8 @@ def Pool(
         timeout = default_timeout if socket_timeout is _DEFAULT else socket_timeout
         log: logging.LoggerAdapter[Any] | None = None
         if _logger.isEnabledFor(logging.INFO):
-            log = (get_logger_adapter or make_adapter)({'lowhaio_method': method.decode()})
-            log.info('Requesting %s%s', parsed.origin, parsed.target.partition(b'?')[0].decode())
+            log = (get_logger_adapter or make_adapter)(_log_extra(method, parsed))
+            log.info('Requesting')
         retried = False
         while True:
             message.open()
@@ -2724,7 +2739,7 @@ def Pool(
                     connection = None if retried else lane.take()
                     if connection is None:
                         make_resolving = get_resolver_logger_adapter or make_resolver_adapter
-                        connection = await obtain(lane, retried, timeout, make_resolving({}))
+                        connection = await obtain(lane, retried, timeout, make_resolving(_log_extra(method, parsed)))
                     connection.set_timeout(timeout)
                     head = message.head(lane)
                     reused = connection.uses > 0
