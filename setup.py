@@ -44,6 +44,7 @@ DEVELOPMENT = [
     'mypy>=1.15',
     'ruff>=0.12',
     'types-PyYAML>=6.0',
+    'types-setuptools>=77',
     # Tests. The floors of these two are what tests/conftest.py and pyproject.toml use of them.
     'pytest>=9.0',
     'pytest-asyncio>=1.4',
