@@ -6,6 +6,7 @@ LOWHAIO_TEST_LOOP=uvloop runs the suite on uvloop (default: asyncio). --slow run
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import inspect
 import os
@@ -23,9 +24,15 @@ T = TypeVar('T')
 
 LOOP = os.environ.get('LOWHAIO_TEST_LOOP') or 'asyncio'
 
+
+@functools.cache  # thousands of tasks with the same few files below them
+def real_path(filename: str) -> str:
+    return os.path.realpath(filename)
+
+
 # The client is the module and its dependency: what the resolver leaves behind is the client's to clear up.
-CLIENT_FILES = {os.path.realpath(str(module.__file__)) for module in (lowhaio, aiodnsresolver)}
-STANDARD_LIBRARY = os.path.realpath(sysconfig.get_paths()['stdlib']) + os.sep
+CLIENT_FILES = {real_path(str(module.__file__)) for module in (lowhaio, aiodnsresolver)}
+STANDARD_LIBRARY = real_path(sysconfig.get_paths()['stdlib']) + os.sep
 
 made_by_client: list[str] = []
 
@@ -35,7 +42,7 @@ made_by_client: list[str] = []
 
 
 def is_standard_library(filename: str) -> bool:
-    filename = os.path.realpath(filename)
+    filename = real_path(filename)
     return filename.startswith(STANDARD_LIBRARY) and 'site-packages' not in filename
 
 
@@ -50,7 +57,7 @@ def watch_task(coroutine: Any) -> None:
     while frame is not None and is_standard_library(frame.f_code.co_filename):
         shutting_down = shutting_down or frame.f_code.co_name == 'shutdown_asyncgens'
         frame = frame.f_back
-    if frame is not None and os.path.realpath(frame.f_code.co_filename) in CLIENT_FILES:
+    if frame is not None and real_path(frame.f_code.co_filename) in CLIENT_FILES:
         made_by_client.append(f'{coroutine!r}, made at {frame.f_code.co_filename}:{frame.f_lineno}')
 
     # An abandoned asynchronous generator costs a task too: the loop makes it, to close the generator. That is the
