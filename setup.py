@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 
 from setuptools import setup
 
@@ -21,7 +22,7 @@ def version() -> str:
     return found[1]
 
 
-def conformance_files() -> list[tuple[str, list[str]]]:
+def conformance_files() -> list[tuple[str, Sequence[str]]]:
     """A module cannot carry data: the cases go beside the environment, where importlib.metadata finds them again."""
     return [
         (f'share/lowhaio/{folder}', sorted(f'{folder}/{name}' for name in names if name.endswith('.json')))
