@@ -1,0 +1,153 @@
+"""One measured process: `python worker.py JSON`, where JSON says which adapter does what. Prints its figures as JSON.
+
+CPU time is what the system accounts to this process and its threads, user and system, between two moments when the
+same number of requests is in flight: the client's start, its warm-up and its end are not in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import resource
+import ssl
+import sys
+import time
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+Figures = dict[str, Any]
+
+
+class Meter:
+    """Counts requests: the first `warm` are not measured, then it measures until `seconds` or `limit` have passed."""
+
+    def __init__(self, warm: int, limit: int, seconds: float) -> None:
+        self.warm, self.limit, self.seconds = warm, limit, seconds
+        self.done = 0
+        self.over = False
+        self.deadline = float('inf')
+        self.figures: Figures = {}
+
+    def count(self, number: int = 1) -> None:
+        before = self.done
+        self.done += number
+        if before < self.warm <= self.done:
+            self.start = self.done
+            self.deadline = time.perf_counter() + self.seconds
+            self.cpu, self.wall = usage(), time.perf_counter()
+        elif not self.over and (self.done >= self.warm + self.limit or time.perf_counter() >= self.deadline):
+            self.over = True
+            requests = self.done - self.start
+            cpu, wall = usage() - self.cpu, time.perf_counter() - self.wall
+            self.figures = {'value': cpu / requests * 1e6, 'wall': wall / requests * 1e6, 'requests': requests}
+
+
+def usage() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def memory(field: str) -> int:
+    """KiB, of this process alone: ru_maxrss would begin with what the parent had when it made this one."""
+    with open('/proc/self/status') as status:
+        return next(int(line.split()[1]) for line in status if line.startswith(field))
+
+
+def expect(found: int, expected: int, what: str) -> None:
+    if found != expected:
+        raise ValueError(f'expected {expected} {what}, got {found}')
+
+
+async def many(session: Any, urls: list[str], concurrency: int, meter: Meter) -> None:
+    size = await session.get(urls[0])
+    following = iter(range(1 << 60))
+
+    async def one() -> None:
+        while not meter.over:
+            expect(await session.get(urls[next(following) % len(urls)]), size, 'octets')
+            meter.count()
+
+    await asyncio.gather(*(one() for _ in range(concurrency)))
+
+
+async def asynchronous(adapter: ModuleType, task: dict[str, Any]) -> Figures:
+    connecting: AbstractAsyncContextManager[Any] = adapter.client(task['authority'], task['concurrency'])
+    async with connecting as session:
+        url = task['url']
+        if task['kind'] == 'requests':
+            meter = Meter(task['warm'], task['limit'], task['seconds'])
+            await many(session, [url], task['concurrency'], meter)
+            return meter.figures
+        if task['kind'] == 'hosts':
+            warm, hosts = 100, task['hosts']
+            urls = [url.format(f'h{number}') for number in range(hosts + warm + task['concurrency'])]
+            meter = Meter(warm, hosts, 600)
+            await many(session, urls, task['concurrency'], meter)
+            return meter.figures
+        if task['kind'] == 'memory':
+            number = task['concurrency']
+            await session.get(url.replace(f'/hold/{number}', '/hold/1'))
+            gc.collect()
+            before = memory('VmRSS')
+            await asyncio.gather(*(session.get(url) for _ in range(number)))
+            gc.collect()
+            return {'value': (memory('VmRSS') - before) / number}
+        octets, piece = task['octets'], task['piece']
+        small = task['small']
+        await session.get(small)
+        cpu, wall = usage(), time.perf_counter()
+        if task['kind'] == 'download':
+            expect(await session.get(url), octets, 'octets')
+        else:
+            expect(await session.upload(url, bytes(piece), octets // piece), 200, 'as the status')
+        return per_gibibyte(octets, usage() - cpu, time.perf_counter() - wall)
+
+
+def synchronous(adapter: ModuleType, task: dict[str, Any]) -> Figures:
+    connecting: AbstractContextManager[Any] = adapter.client(task['authority'], task['concurrency'])
+    with connecting as session:
+        url, octets, piece = task['url'], task['octets'], task['piece']
+        if task['kind'] == 'requests':
+            meter = Meter(task['warm'], task['limit'], task['seconds'])
+            size = session.get(url)
+            while not meter.over:
+                expect(session.get(url), size, 'octets')
+                meter.count(task['concurrency'])
+            return meter.figures
+        session.get(task['small'])
+        cpu, wall = usage(), time.perf_counter()
+        if task['kind'] == 'download':
+            if session.get(url) < octets:
+                raise ValueError('the body was cut short')
+        else:
+            expect(session.upload(url, bytes(piece), octets // piece), 200, 'as the status')
+        return per_gibibyte(octets, usage() - cpu, time.perf_counter() - wall)
+
+
+def per_gibibyte(octets: int, cpu: float, wall: float) -> Figures:
+    return {'value': cpu * (1 << 30) / octets, 'wall': wall * (1 << 30) / octets}
+
+
+def main(task: dict[str, Any]) -> Figures:
+    if task['repository']:
+        sys.path.insert(0, task['repository'])
+    if task['kind'] == 'import':
+        assert ssl and asyncio
+        cpu = usage()
+        import_module(task['imports'])
+        return {'value': (usage() - cpu) * 1e3}
+    adapter = import_module('adapters.' + task['adapter'])
+    if getattr(adapter, 'SYNC', False):
+        figures = synchronous(adapter, task)
+    else:
+        factory = import_module('uvloop').new_event_loop if task['uvloop'] else None
+        with asyncio.Runner(loop_factory=factory) as runner:
+            figures = runner.run(asynchronous(adapter, task))
+    return figures | {'peak': memory('VmHWM')}
+
+
+if __name__ == '__main__':
+    print(json.dumps(main(json.loads(sys.argv[1]))))
