@@ -41,9 +41,12 @@ import contextlib
 import errno
 import functools
 import importlib
+import inspect
 import ipaddress
+import json
 import math
 import os
+import re
 import select
 import socket
 import ssl
@@ -51,36 +54,73 @@ import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Container,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from types import FrameType, ModuleType
 from typing import Any, NamedTuple, overload
+from urllib.parse import parse_qsl
 
 import lowhaio
 from lowhaio import Address, HttpDnsError, HttpError, HttpTlsError, Origin
 
 __all__ = [
+    'ANY',
+    'ILLEGAL_CHUNKINGS',
+    'Bandwidth',
+    'Chunking',
     'Close',
+    'Drip',
     'Event',
     'Expect',
     'ExpectEnd',
+    'ExpectRequest',
+    'Expectation',
+    'FailConnect',
+    'FailHandshake',
     'FakeNetwork',
     'FakeNetworkError',
     'FakeServer',
+    'Fault',
+    'GeneratedResponse',
     'HalfClose',
+    'Latency',
     'Pause',
+    'ReceivedRequest',
+    'Reply',
+    'ReplyFault',
     'Reset',
+    'ResetAt',
     'Script',
     'ScriptMismatch',
     'Send',
     'ServerConnection',
     'Signal',
+    'StallAt',
     'StartReading',
     'Step',
     'StopReading',
+    'TruncateAt',
     'UnexpectedRequest',
     'VirtualTime',
     'Wait',
+    'chunk',
+    'chunked',
+    'chunkings',
+    'illegal_chunked',
+    'last_chunk',
     'network',
+    'responses',
+    'segmentations',
     'virtual_time',
 ]
 
@@ -124,6 +164,241 @@ def _shown(data: bytes | bytearray, limit: int = 60) -> str:
 
 
 # 1 Chunked encoding --------------------------------------------------------------------------------------------------
+#
+# RFC 9112 section 7.1, from the writing side: whatever is legal, and by name what is not.
+
+Pairs = Iterable[tuple[bytes, bytes]]
+Extensions = Iterable[tuple[bytes, bytes | None]]
+
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+def chunk(data: bytes, extensions: Extensions = (), *, zeros: int = 0, upper: bool = False) -> bytes:
+    """One chunk: `chunk(b'hello', [(b'name', b'value')])` is b'5;name=value\\r\\nhello\\r\\n'.
+
+    An extension's value that isn't a token is quoted; None is an extension without a value. `zeros` go before the size,
+    `upper` is for its letters.
+    """
+    if not data:
+        raise ValueError('expected data in a chunk: without any it is the last one, see last_chunk')
+    return _chunk_line(len(data), extensions, zeros, upper) + data + b'\r\n'
+
+
+def last_chunk(trailers: Pairs = (), extensions: Extensions = (), *, zeros: int = 0) -> bytes:
+    """The chunk of size 0, the trailer section, and the empty line behind it."""
+    return _chunk_line(0, extensions, zeros, False) + _field_lines(trailers) + b'\r\n'
+
+
+def chunked(
+    data: bytes,
+    sizes: int | Iterable[int] | None = None,
+    extensions: Extensions = (),
+    trailers: Pairs = (),
+    *,
+    zeros: int = 0,
+    upper: bool = False,
+) -> bytes:
+    """Data in the chunked coding: chunks of these sizes and one for the rest; a number is the size of each.
+
+    The extensions and the look of the size are the same for each. For others, join what `chunk` and `last_chunk` give.
+    """
+    extensions = tuple(extensions)
+    pieces = _split(data, len(data) or 1 if sizes is None else sizes, 'chunks')
+    return b''.join(
+        [chunk(piece, extensions, zeros=zeros, upper=upper) for piece in pieces] + [last_chunk(trailers, zeros=zeros)]
+    )
+
+
+def _chunk_line(size: int, extensions: Extensions, zeros: int, upper: bool) -> bytes:
+    line = b'0' * zeros + (b'%X' if upper else b'%x') % size
+    for name, value in extensions:
+        line += b';' + name
+        if value is not None:
+            quoted = b'"' + re.sub(rb'(["\\])', rb'\\\1', value) + b'"'
+            line += b'=' + (value if _TOKEN.fullmatch(value) else quoted)
+    return line + b'\r\n'
+
+
+def _field_lines(fields: Iterable[tuple[bytes | str, bytes | str]]) -> bytes:
+    return b''.join(_octets(name) + b': ' + _octets(value) + b'\r\n' for name, value in fields)
+
+
+def _octets(text: bytes | str) -> bytes:
+    """What a test may write either way. A str is what its octets are in latin-1."""
+    return text if isinstance(text, bytes) else text.encode('latin-1')
+
+
+# What a parser must not take for a chunked body, though it may look like one: each has the data as its only chunk, and
+# a lenient parser would find it there. {size} is the size as it should be; the last two are cut short.
+_ILLEGAL_CHUNKINGS: dict[str, tuple[str, str]] = {
+    # name -> what stands in place of b'{size}\r\n{data}\r\n', and of the last chunk
+    'no size': ('\r\n{data}\r\n', '0\r\n\r\n'),
+    'plus before the size': ('+{size}\r\n{data}\r\n', '0\r\n\r\n'),
+    'minus before the size': ('-{size}\r\n{data}\r\n', '0\r\n\r\n'),
+    '0x before the size': ('0x{size}\r\n{data}\r\n', '0\r\n\r\n'),
+    'space before the size': (' {size}\r\n{data}\r\n', '0\r\n\r\n'),
+    'underscore in the size': ('0_{size}\r\n{data}\r\n', '0\r\n\r\n'),
+    'comma in the size': ('0,{size}\r\n{data}\r\n', '0\r\n\r\n'),
+    'quoted size': ('"{size}"\r\n{data}\r\n', '0\r\n\r\n'),
+    'NUL behind the size': ('{size}\0\r\n{data}\r\n', '0\r\n\r\n'),
+    'form feed behind the size': ('{size}\x0c\r\n{data}\r\n', '0\r\n\r\n'),
+    'no-break space behind the size': ('{size}\xa0\r\n{data}\r\n', '0\r\n\r\n'),
+    'letter behind the size': ('{size}g\r\n{data}\r\n', '0\r\n\r\n'),
+    'size of more than 64 bits': ('1{size:0>16}\r\n{data}\r\n', '0\r\n\r\n'),
+    'LF alone behind the size': ('{size}\n{data}\r\n', '0\r\n\r\n'),
+    'CR alone behind the size': ('{size}\r{data}\r\n', '0\r\n\r\n'),
+    'two CR behind the size': ('{size}\r\r\n{data}\r\n', '0\r\n\r\n'),
+    'size one too small': ('{less}\r\n{data}\r\n', '0\r\n\r\n'),
+    'size one too large': ('{more}\r\n{data}\r\n', '0\r\n\r\n'),
+    'nothing behind the data': ('{size}\r\n{data}', '0\r\n\r\n'),
+    'LF alone behind the data': ('{size}\r\n{data}\n', '0\r\n\r\n'),
+    'CR alone behind the data': ('{size}\r\n{data}\r', '0\r\n\r\n'),
+    'two other octets behind the data': ('{size}\r\n{data}xy', '0\r\n\r\n'),
+    'extension without a name': ('{size};=value\r\n{data}\r\n', '0\r\n\r\n'),
+    'extension name with a space': ('{size};a b\r\n{data}\r\n', '0\r\n\r\n'),
+    'extension value with a space': ('{size};a=b c\r\n{data}\r\n', '0\r\n\r\n'),
+    'open quoted string in an extension': ('{size};a="b\r\n{data}\r\n', '0\r\n\r\n'),
+    'LF in an extension': ('{size};a\nb\r\n{data}\r\n', '0\r\n\r\n'),
+    'CR in an extension': ('{size};a\rb\r\n{data}\r\n', '0\r\n\r\n'),
+    'LF in a quoted string': ('{size};a="\n"\r\n{data}\r\n', '0\r\n\r\n'),
+    'NUL in a quoted string': ('{size};a="\0"\r\n{data}\r\n', '0\r\n\r\n'),
+    'trailer without a colon': ('{size}\r\n{data}\r\n', '0\r\ntrailer\r\n\r\n'),
+    'space before a trailer colon': ('{size}\r\n{data}\r\n', '0\r\nname : value\r\n\r\n'),
+    'NUL in a trailer': ('{size}\r\n{data}\r\n', '0\r\nname: \0\r\n\r\n'),
+    'CR in a trailer': ('{size}\r\n{data}\r\n', '0\r\nname: a\rb\r\n\r\n'),
+    'LF alone behind a trailer': ('{size}\r\n{data}\r\n', '0\r\nname: value\n\r\n'),
+    'LF alone behind the last chunk': ('{size}\r\n{data}\r\n', '0\n\n'),
+    'no last chunk': ('{size}\r\n{data}\r\n', ''),
+    'no empty line at the end': ('{size}\r\n{data}\r\n', '0\r\n'),
+}
+ILLEGAL_CHUNKINGS: tuple[str, ...] = tuple(_ILLEGAL_CHUNKINGS)
+
+
+def illegal_chunked(name: str, data: bytes = b'hello') -> bytes:
+    """Octets that are not the chunked coding of the data, though a lenient parser may think so.
+
+    The name is one of ILLEGAL_CHUNKINGS, such as 'plus before the size'.
+    """
+    if name not in _ILLEGAL_CHUNKINGS:
+        raise ValueError(f'expected one of ILLEGAL_CHUNKINGS, got {name!r}: {", ".join(ILLEGAL_CHUNKINGS)}')
+    size = len(data)
+    words = {'size': f'{size:x}', 'less': f'{size - 1:x}', 'more': f'{size + 1:x}', 'data': data.decode('latin-1')}
+    return ''.join(_ILLEGAL_CHUNKINGS[name]).format_map(words).encode('latin-1')
+
+
+# Hypothesis strategies, for whoever parses such octets
+
+
+class Chunking(NamedTuple):
+    """Data, and its octets in some legal chunked coding."""
+
+    data: bytes
+    octets: bytes
+    trailers: tuple[tuple[bytes, bytes], ...]
+
+
+class GeneratedResponse(NamedTuple):
+    """A legal response: its octets, and what a parser should find in them (names in lower case)."""
+
+    octets: bytes
+    code: bytes
+    headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+    trailers: tuple[tuple[bytes, bytes], ...]
+    until_close: bool  # the body ends where the connection does
+
+
+def _strategies() -> Any:
+    return _need('hypothesis', 'a strategy').strategies
+
+
+def _tokens_strategy() -> Any:
+    st = _strategies()
+    letters = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    return st.lists(st.sampled_from(letters), min_size=1, max_size=12).map(bytes)
+
+
+def _values_strategy() -> Any:
+    """Field values: visible octets and those above 0x7F, spaces and tabs inside."""
+    st = _strategies()
+    octets = [9, *range(0x20, 0x7F), *range(0x80, 0x100)]
+    return st.lists(st.sampled_from(octets), max_size=24).map(lambda value: bytes(value).strip(b' \t'))
+
+
+_FRAMING_NAMES = frozenset(
+    (b'connection', b'content-length', b'keep-alive', b'transfer-encoding', b'trailer', b'upgrade', b'te')
+)
+
+
+def _fields_strategy(most: int) -> Any:
+    st = _strategies()
+    names = _tokens_strategy().filter(lambda name: name.lower() not in _FRAMING_NAMES)
+    return st.lists(st.tuples(names, _values_strategy()), max_size=most).map(tuple)
+
+
+def chunkings(data: bytes | None = None) -> Any:
+    """A strategy of Chunking: any legal chunked coding of the data, or of any data."""
+    st = _strategies()
+    # Extensions are few and short: a parser may bound what they cost
+    extensions = st.lists(st.tuples(_tokens_strategy(), st.none() | _values_strategy()), max_size=2)
+
+    @st.composite  # type: ignore[untyped-decorator]
+    def draw_chunking(draw: Any) -> Chunking:
+        content = draw(st.binary(max_size=200)) if data is None else data
+        octets = b''
+        for piece in draw(segmentations(content)):
+            octets += chunk(piece, draw(extensions), zeros=draw(st.integers(0, 6)), upper=draw(st.booleans()))
+        trailers = draw(_fields_strategy(3))
+        octets += last_chunk(trailers, draw(extensions), zeros=draw(st.integers(0, 6)))
+        return Chunking(content, octets, tuple((name.lower(), value) for name, value in trailers))
+
+    return draw_chunking()
+
+
+def segmentations(octets: bytes) -> Any:
+    """A strategy of lists of bytes that are the octets when joined: none of them is empty."""
+    st = _strategies()
+    cuts = st.sets(st.integers(1, max(len(octets) - 1, 1)), max_size=max(len(octets) - 1, 0))
+    return cuts.map(
+        lambda at: [octets[a:b] for a, b in zip([0, *sorted(at)], [*sorted(at), len(octets)], strict=True) if a < b]
+    )
+
+
+def responses() -> Any:
+    """A strategy of GeneratedResponse: heads, and bodies in every framing, to a GET."""
+    st = _strategies()
+    reasons = st.sampled_from([b' OK', b' ', b'', b' Not Found', b' \xe9\t!'])
+    folds = st.sampled_from([b':', b': ', b':\t', b':   '])
+    ends = st.sampled_from([b'', b' ', b'\t '])
+
+    @st.composite  # type: ignore[untyped-decorator]
+    def draw_response(draw: Any) -> GeneratedResponse:
+        code = b'%d' % draw(st.integers(200, 599))
+        fields = draw(_fields_strategy(5))
+        trailers: tuple[tuple[bytes, bytes], ...] = ()
+        framing = draw(st.sampled_from(['length', 'chunked', 'close']))
+        coded = body = draw(st.binary(max_size=100))
+        if code in (b'204', b'304'):
+            coded = body = b''
+            framing = 'none'
+        elif framing == 'length':
+            fields = (*fields, (b'Content-Length', b'%d' % len(body)))
+        elif framing == 'chunked':
+            fields = (*fields, (b'Transfer-Encoding', b'chunked'))
+            _, coded, trailers = draw(chunkings(body))
+        fields = tuple(draw(st.permutations(fields)))
+        head = b'HTTP/1.1 ' + code + draw(reasons) + b'\r\n'
+        head += b''.join(name + draw(folds) + value + draw(ends) + b'\r\n' for name, value in fields)
+        return GeneratedResponse(
+            head + b'\r\n' + coded,
+            code,
+            tuple((name.lower(), value) for name, value in fields),
+            body,
+            trailers,
+            framing == 'close',
+        )
+
+    return draw_response()
 
 
 # 2 Script ------------------------------------------------------------------------------------------------------------
@@ -417,6 +692,10 @@ class _Stepper:
 
     def step(self) -> None:
         """Go on until it waits again, or ends."""
+        if not self._stopped:
+            self._go_on()
+
+    def _go_on(self) -> None:
         self._undo = None
         self._running = True
         try:
@@ -764,7 +1043,9 @@ class ServerConnection:
 
     __slots__ = (
         '_buffer',
+        '_limit',
         '_loop',
+        '_reading',
         '_stepper',
         '_waiter',
         '_wire',
@@ -784,6 +1065,7 @@ class ServerConnection:
         'server_name',
         'tls_version',
         'unanswered',
+        'waiting_for',
     )
 
     def __init__(
@@ -804,7 +1086,7 @@ class ServerConnection:
         self.opened_at = opened_at  # the user's line: 'tests/test_orders.py:12 in test_order'
         self.received = bytearray()  # every octet from the client, as it came out of TLS
         self.sent = bytearray()  # every octet to the client, as it went into TLS
-        self.requests: list[Any] = []
+        self.requests: list[ReceivedRequest] = []
         self.server_name: str | None = None  # the name that the client asked for by SNI
         self.alpn: str | None = None
         self.tls_version: str | None = None
@@ -813,9 +1095,12 @@ class ServerConnection:
         self.closed_by: str | None = None  # 'client' or 'server'
         self.error: OSError | None = None  # what the socket or TLS said
         self.failure: FakeNetworkError | None = None  # what the client's next read raises
-        self.unanswered: str | None = None  # the request that is being read or answered
+        self.unanswered: str | None = None  # what the client may wait for: a request that is being read or answered
+        self.waiting_for: Step | None = None  # what the script doesn't go on without
         self._stepper: _Stepper | None = None
         self._buffer = bytearray()  # received, and not yet taken by the script
+        self._reading: ReceivedRequest | None = None  # whose body is being received
+        self._limit: tuple[int, _Cut] | None = None  # behind so many octets received, this happens
         self._waiter: Callable[[], None] | None = None
 
     def __repr__(self) -> str:
@@ -832,15 +1117,18 @@ class ServerConnection:
         self.unanswered = None
         self._wire.start_reading()
         material = self.server._material
+        handshake = material.handshake
+        for fault in self.server._applied('handshake', self.number):
+            handshake = fault.how
         if self.server.origin.scheme == 'http':
             self._stepper = _Stepper(self.server._serve(self), self._finished)
             self._stepper.step()
-        elif isinstance(material.handshake, str) and material.handshake != 'done':
-            self._stepper = _Stepper(self._spoil(material.handshake), self._finished)
+        elif isinstance(handshake, str) and handshake != 'done':
+            self._stepper = _Stepper(self._spoil(handshake), self._finished)
             self._stepper.step()
         else:
-            if not isinstance(material.handshake, str):
-                self._wire.cut_after = material.handshake
+            if not isinstance(handshake, str):
+                self._wire.cut_after = handshake
             self._stepper = _Stepper(self.server._serve(self), self._finished)
             self._wire.secure(_server_context(material))
 
@@ -852,10 +1140,13 @@ class ServerConnection:
         else:
             await self._sleep(math.inf)
 
-    def _abandon(self) -> None:
-        """The test is over."""
+    def _abandon_script(self) -> None:
         if self._stepper is not None:
             self._stepper.stop()
+
+    def _abandon(self) -> None:
+        """Nothing more is to be done here."""
+        self._abandon_script()
         self._wire.abort()
 
     def _leaks(self, strict: bool) -> list[str]:
@@ -883,9 +1174,64 @@ class ServerConnection:
         self._stepper.step()
 
     def _received(self, data: bytes) -> None:
-        self.received += data
+        try:
+            self._receive(data)
+        except FakeNetworkError as failure:
+            self._abandon_script()
+            self._fail(failure)
+
+    def _receive(self, data: bytes) -> None:
+        if self._limit is not None and len(self.received) + len(data) >= self._limit[0]:
+            self._cut_request(data[: self._limit[0] - len(self.received)])
+        else:
+            self.received += data
+            self._take(data)
+            self._wake()
+
+    def _take(self, data: bytes) -> None:
+        """Octets are the request's that is being received, or wait for whoever asks for them."""
+        request = self._reading
+        if request is not None and not request.complete:
+            try:
+                data = request._feed(data)
+            except HttpError as error:
+                raise FakeNetworkError(f'the body of {request} is malformed: {error}') from error
         self._buffer += data
+
+    def _limit_request(self, octets: int, cut: _Cut) -> None:
+        """Let something happen behind so many octets of what is received."""
+        if len(self.received) < octets:
+            self._limit = octets, cut
+        else:
+            excess = len(self.received) - octets
+            del self.received[octets:], self._buffer[len(self._buffer) - excess :]
+            self._limit = octets, cut
+            self._cut_request(b'')
+
+    def _cut_request(self, data: bytes) -> None:
+        assert self._limit is not None
+        (_, cut), self._limit = self._limit, None
+        self.received += data
+        self._take(data)
         self._wake()
+        for step in cut._instead():
+            if isinstance(step, Pause):
+                self._wire.stop_reading()
+                if not math.isinf(step.seconds):
+                    self._loop.call_later(step.seconds, self._wire.start_reading)
+            else:
+                self._close_by(step)
+
+    def _close_by(self, step: Step) -> None:
+        """Do one of the steps that end a connection."""
+        self._closed('server')
+        if isinstance(step, Reset):
+            self._wire.reset()
+        else:
+            self._wire.close(step.notify if isinstance(step, Close) else True)
+
+    def _finish_request(self) -> None:
+        self._reading = self.unanswered = None
 
     def _skipped(self, data: bytes) -> None:
         self.received += data
@@ -915,6 +1261,8 @@ class ServerConnection:
             resume()
 
     def _finished(self, error: BaseException | None) -> None:
+        if error is not None:
+            self.waiting_for = None  # what is wrong is said otherwise
         if error is None:
             self._closed('client' if self.ended else 'server')
             self._wire.close()
@@ -948,11 +1296,11 @@ class ServerConnection:
         await _Until(register)
 
     async def _more(self) -> bool:
-        """Wait for more octets from the client. False when it has ended."""
-        size = len(self._buffer)
-        while not self.ended and len(self._buffer) == size:
+        """Wait for more octets from the client. False when it has ended, or the connection was cut."""
+        seen = len(self.received)
+        while not self.ended and not self.closed_by and len(self.received) == seen:
             await self._wait()
-        return len(self._buffer) > size
+        return len(self.received) > seen
 
     async def _sleep(self, seconds: float) -> None:
         if math.isinf(seconds):
@@ -966,16 +1314,111 @@ class ServerConnection:
         while self._wire.is_blocked and not self._wire.closed:
             await self._wait()
 
-    async def _play(self, script: Iterable[Step]) -> bool:
-        """Do what the script says. False when it has closed the connection."""
+    async def _await(self, awaitable: Awaitable[Any]) -> Any:
+        """Run something of the user's in a task, and wait for it; it is cancelled if the client goes away."""
+
+        async def run() -> Any:
+            return await awaitable
+
+        task = self._loop.create_task(run())
+
+        def register(resume: Callable[[], None]) -> Callable[[], object]:
+            task.add_done_callback(lambda _: resume())
+            return task.cancel
+
+        await _Until(register)
+        if task.cancelled():
+            raise FakeNetworkError(f'{task.get_coro()} of {self!r} was cancelled')
+        return task.result()
+
+    async def _play(self, script: Iterable[Step], pipes: Sequence[Pipe] = ()) -> bool:
+        """Do what the script says, as the pipes have it. False when the connection is closed."""
         for step in script:
-            await self._perform(step)
+            if isinstance(step, _Stream):
+                await self._play_stream(step, pipes)
+            else:
+                await self._play_step(step, pipes)
             if self._wire.closed or self.closed_by:
                 return False
         return True
 
+    async def _play_step(self, step: Step, pipes: Sequence[Pipe]) -> None:
+        if not pipes:
+            await self._perform(step)
+            return
+        for changed in pipes[0](step):
+            await self._play_step(changed, pipes[1:])
+            if self._wire.closed or self.closed_by:
+                return
+
+    async def _play_stream(self, stream: _Stream, pipes: Sequence[Pipe]) -> None:
+        """Send piece by piece what an iterator of the test's gives."""
+        source = stream.source() if callable(stream.source) else stream.source
+
+        async def send(piece: bytes) -> bool:
+            if piece:
+                await self._play_step(Send(chunk(piece) if stream.chunked else piece), pipes)
+            return not (self._wire.closed or self.closed_by)
+
+        if isinstance(source, AsyncIterable):
+            if not await self._pump(source, send):
+                return
+        else:
+            for piece in source:
+                if not await send(piece):
+                    return
+        if stream.chunked:
+            await self._play_step(Send(last_chunk(stream.trailers)), pipes)
+
+    async def _pump(self, source: AsyncIterable[bytes], send: Callable[[bytes], Awaitable[bool]]) -> bool:
+        """Step an async iterator in a task of its own, no further than its pieces are sent."""
+        pieces: list[bytes] = []
+        wake: Callable[[], None] | None = None
+        taken: asyncio.Future[bool] | None = None
+
+        def resume() -> None:
+            nonlocal wake
+            if wake is not None:
+                step, wake = wake, None
+                step()
+
+        async def run() -> None:
+            nonlocal taken
+            async for piece in source:
+                taken = self._loop.create_future()
+                pieces.append(piece)
+                resume()
+                if not await taken:
+                    return
+
+        def register(step: Callable[[], None]) -> Callable[[], object]:
+            nonlocal wake
+            wake = step
+            return task.cancel
+
+        task = self._loop.create_task(run())
+        task.add_done_callback(lambda _: resume())
+        while not task.done():
+            if not pieces:
+                await _Until(register)
+            while pieces:
+                assert taken is not None
+                going_on = await send(pieces.pop())
+                taken.set_result(going_on)
+                if not going_on:
+                    return False
+        if task.cancelled():
+            raise FakeNetworkError(f'the body of a reply, {source!r}, was cancelled')
+        if (error := task.exception()) is not None:
+            raise FakeNetworkError(
+                f'the body of a reply, {source!r}, raised {type(error).__name__}: {error}'
+            ) from error
+        return True
+
     async def _perform(self, step: Step) -> None:
         network = self.server.network
+        if isinstance(step, (Expect, ExpectRequest, ExpectEnd, Wait)):
+            self.waiting_for = step
         match step:
             case Send():
                 await self._send(step.data)
@@ -989,6 +1432,8 @@ class ServerConnection:
                 network.event(step.event).set()
             case Expect():
                 await self._expect(step.data)
+            case ExpectRequest():
+                await self._expect_request()
             case ExpectEnd():
                 await self._expect_end()
             case StopReading():
@@ -997,30 +1442,38 @@ class ServerConnection:
                 self._wire.start_reading()
             case HalfClose():
                 self._wire.half_close()
-            case Close():
-                self._closed('server')
-                self._wire.close(step.notify)
-            case Reset():
-                self._closed('server')
-                self._wire.reset()
+            case Close() | Reset():
+                self._close_by(step)
             case _:
                 raise TypeError(f'expected a step of a script, got {step!r}')
+        self.waiting_for = None
 
     async def _expect(self, expected: bytes) -> None:
+        self._finish_request()
         while True:
             got = bytes(self._buffer[: len(expected)])
             if not expected.startswith(got):
                 break
             if got == expected:
                 del self._buffer[: len(expected)]
+                self.unanswered = f'what its script says behind {_shown(expected)} is not done'
                 return
             if not await self._more():
                 break
-        at = next((at for at, octet in enumerate(expected) if got[at : at + 1] != bytes([octet])), len(expected))
+        at = _first_difference(expected, got)
         come = _shown(got[at:] or self._buffer[at:]) if len(got) > at else 'the end of the connection'
         raise ScriptMismatch(
             f'expected the client to send {_shown(expected[at:])} at octet {at} of {_shown(expected)}, got {come}'
         )
+
+    async def _expect_request(self) -> None:
+        self._finish_request()
+        request = await self.server._next_request(self)
+        while request is not None and not request.complete:
+            if not await self._more():
+                break
+        if request is None or not request.complete:
+            raise ScriptMismatch('expected the client to send a request, got the end of the connection')
 
     async def _expect_end(self) -> None:
         if self._buffer or await self._more():
@@ -1030,19 +1483,18 @@ class ServerConnection:
 class _ClientEnd:
     """What the client reads from, in place of its socket: it gives it the test's own failures unchanged."""
 
-    __slots__ = ('_connection', '_recv', 'close', 'fileno', 'pending', 'send', 'sendmsg', 'unwrap')
+    __slots__ = ('_connection', '_recv', '_send', '_sendmsg', 'close', 'fileno', 'pending', 'unwrap')
 
     def __init__(self, sock: Any, connection: ServerConnection) -> None:
         self._connection = connection
         self._recv = sock.recv
-        self.send = sock.send
+        self._send = sock.send
+        self._sendmsg = sock.sendmsg
         self.close = sock.close
         self.fileno = sock.fileno
         if isinstance(sock, ssl.SSLSocket):
             self.pending = sock.pending
             self.unwrap = sock.unwrap
-        else:
-            self.sendmsg = sock.sendmsg
 
     def recv(self, size: int) -> bytes:
         """At most so many octets; b'' is the end. Raises what went wrong in the test, if something did."""
@@ -1050,6 +1502,20 @@ class _ClientEnd:
             raise self._connection.failure
         data: bytes = self._recv(size)
         return data
+
+    def send(self, data: bytes | memoryview) -> int:
+        """Send, and say how much of it; raises as recv does."""
+        if self._connection.failure is not None:
+            raise self._connection.failure
+        sent: int = self._send(data)
+        return sent
+
+    def sendmsg(self, buffers: Iterable[bytes | memoryview]) -> int:
+        """Send, and say how much of it; raises as recv does."""
+        if self._connection.failure is not None:
+            raise self._connection.failure
+        sent: int = self._sendmsg(buffers)
+        return sent
 
 
 # The names and addresses
@@ -1100,6 +1566,10 @@ class FakeNetwork(lowhaio.Network):
         self.trust = trust
         self.servers: list[FakeServer] = []
         self.connections: list[ServerConnection] = []
+        self.requests: list[ReceivedRequest] = []
+        self._order: _Order | None = None
+        self._faults: list[_Rule] = []
+        self._pipes: list[Pipe] = []
         self._failures: list[FakeNetworkError] = []
         self._allowed = {self._host(name) for name in allow}
         self._let_through: set[tuple[Any, ...]] = set()  # the addresses that the inner network gave
@@ -1208,6 +1678,25 @@ class FakeNetwork(lowhaio.Network):
         """What connecting to an address does, whichever server is there: see `server`."""
         self._connects[_address(address)] = _checked_connect(connect)
 
+    @contextlib.contextmanager
+    def in_order(self) -> Iterator[None]:
+        """What is expected inside, of whichever server, has to be asked for in this order."""
+        before, self._order = self._order, _Order()
+        try:
+            yield
+        finally:
+            self._order = before
+
+    def fault(
+        self,
+        *faults: Fault,
+        connection: int | Container[int] | None = None,
+        request: int | Container[int] | None = None,
+        times: float = math.inf,
+    ) -> None:
+        """Let something go wrong at every server: see FakeServer.fault."""
+        self._faults += [_Rule(fault, connection, request, times) for fault in faults]
+
     def allow(self, *hosts: str) -> None:
         """Let requests to these hosts, names or addresses, through to the real network."""
         self._allowed.update(map(self._host, hosts))
@@ -1266,7 +1755,7 @@ class FakeNetwork(lowhaio.Network):
                     f'no server of the fake network is at {host} port {port}'
                     + (f': there are some on port {", ".join(map(str, there))}' if there else '')
                 )
-            how = listening[0]._connect(len(listening[0].connections) + 1)
+            how = self._how_to_connect(listening[0])
         if how == 'refused':
             raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
         if how == 'unreachable':
@@ -1291,7 +1780,7 @@ class FakeNetwork(lowhaio.Network):
             return context
         if not self.trust:
             raise HttpTlsError(
-                f'the SSL context that the code under test made for {_url(origin)} does not trust the CA of the fake network.'
+                f'the SSL context that the code under test made for {_url(origin)} does not trust the fake CA.'
                 ' Let the fake network use a copy of it that does: network(trust=True), or'
                 ' @pytest.mark.lowhaio(trust=True). Or load the CA into the context:'
                 ' context.load_verify_locations(cadata=lowhaio_network.ca_pem)'
@@ -1372,6 +1861,12 @@ class FakeNetwork(lowhaio.Network):
             + (f'did you mean {known[nearest[0]]}? ' if nearest else '')
             + f"{has}. Make one by server('{_url(origin)}'), or let the real one through by allow('{origin.host}')"
         )
+
+    @staticmethod
+    def _how_to_connect(server: FakeServer) -> str | float:
+        faults = server._applied('connect', len(server.connections) + 1)
+        how: str | float = faults[0].how if faults else server._connect
+        return how
 
     def _unexpected(self, message: str) -> UnexpectedRequest:
         where = _where()
@@ -1472,9 +1967,7 @@ def network(*, strict: bool = False, trust: bool = False, allow: Iterable[str] =
 
 def _real_network() -> lowhaio.Network:
     """What hosts that are let through are reached by."""
-    import aiodnsresolver
-
-    return lowhaio._Internet(aiodnsresolver.Resolver, None, lowhaio.get_resolver_logger_adapter_default({}))
+    return lowhaio.Internet()
 
 
 def _address(text: str) -> str:
@@ -1536,9 +2029,13 @@ def _tls_material(
         raise ValueError(f'expected a certificate among {", ".join(_CERTIFICATES)}, got {certificate!r}')
     if client_certificate not in _CLIENT_CERTIFICATES:
         raise ValueError(f"expected client_certificate to be 'optional' or 'required', got {client_certificate!r}")
+    return _TlsMaterial(certificate, names, client_certificate, _tls_versions(tls), _checked_handshake(handshake))
+
+
+def _checked_handshake(handshake: str | int) -> str | int:
     if isinstance(handshake, str) and handshake not in _HANDSHAKES:
         raise ValueError(f'expected a handshake among {", ".join(_HANDSHAKES)}, or octets, got {handshake!r}')
-    return _TlsMaterial(certificate, names, client_certificate, _tls_versions(tls), handshake)
+    return handshake
 
 
 def _tls_versions(said: str | tuple[str | None, str | None] | None) -> tuple[ssl.TLSVersion, ssl.TLSVersion]:
@@ -1605,44 +2102,1132 @@ def _trusting_copy(context: ssl.SSLContext, ca_pem: str) -> ssl.SSLContext:
 
 
 # 4 Fake server -------------------------------------------------------------------------------------------------------
+#
+# A request is matched against what the test expects, and answered by a script. What isn't matched raises in the client,
+# with the nearest expectation and how it differs.
+
+_HEAD_LIMIT = 2**20  # octets of a request's head: the client's own business, within reason
+_REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([\x21-\x7e]+) HTTP/1\.([0-9])")
+
+
+class _Anything:
+    """Equal to everything: for what an expectation doesn't care about."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return 'ANY'
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+ANY: Any = _Anything()
+
+
+class ReceivedRequest:
+    """A request as it came: parsed, and as octets.
+
+    It is in `server.requests` as soon as its head has come. An async handler takes the body as it comes, by
+    `async for piece in request:` or `await request.read()`; `body` is what has come so far.
+    """
+
+    __slots__ = (
+        '_body',
+        '_framing',
+        '_octets',
+        '_pieces',
+        '_start',
+        '_waiter',
+        'arrived_at',
+        'connection',
+        'expectation',
+        'headers',
+        'method',
+        'number',
+        'target',
+        'version',
+    )
+
+    def __init__(
+        self,
+        connection: ServerConnection,
+        number: int,
+        line: tuple[bytes, bytes, bytes],
+        headers: tuple[tuple[bytes, bytes], ...],
+        start: int,
+        octets: int,
+    ) -> None:
+        self.connection = connection
+        self.number = number  # from 1, among those to the server
+        self.method, self.target, minor = line
+        self.version = b'HTTP/1.' + minor
+        self.headers = headers
+        self.arrived_at = connection._loop.time()
+        self.expectation: Expectation | None = None  # which one answered it
+        self._start = start  # where it begins in what the connection received
+        self._octets = octets  # of the head, and of what came of the body, as it was coded
+        self._body = bytearray()
+        self._pieces: deque[bytes] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        codings, lengths = self._values(b'transfer-encoding'), self._values(b'content-length')
+        if codings and lengths:
+            raise FakeNetworkError(f'expected content-length or transfer-encoding in {self}, got both')
+        self._framing: lowhaio.Chunked | lowhaio.Length | lowhaio.NoBody
+        if codings:
+            if [value.lower() for value in codings] != [b'chunked']:
+                raise FakeNetworkError(f'expected transfer-encoding: chunked in {self}, got {codings}')
+            self._framing = lowhaio.Chunked()
+        elif lengths:
+            if len(lengths) > 1 or not re.fullmatch(rb'[0-9]{1,18}', lengths[0]):
+                raise FakeNetworkError(f'expected one content-length of decimal digits in {self}, got {lengths}')
+            self._framing = lowhaio.Length(int(lengths[0]))
+        else:
+            self._framing = lowhaio.NoBody()
+
+    def __str__(self) -> str:
+        return f'{self.method.decode()} {self.url}'
+
+    def __repr__(self) -> str:
+        state = f'{len(self.body)} octets of body' if self.complete else f'{len(self.body)} octets of body so far'
+        return f'<ReceivedRequest {self}, {state}, on connection {self.connection.number}>'
+
+    @property
+    def url(self) -> str:
+        """Of the server's origin, and the target as it was sent."""
+        return _url(self.connection.server.origin) + self.target.decode('ascii')
+
+    @property
+    def path(self) -> str:
+        """The target's path, as it was sent."""
+        return self.target.partition(b'?')[0].decode('ascii')
+
+    @property
+    def query(self) -> str:
+        """The target's query, as it was sent."""
+        return self.target.partition(b'?')[2].decode('ascii')
+
+    @property
+    def params(self) -> tuple[tuple[str, str], ...]:
+        """The query's pairs, decoded, in order."""
+        return tuple(parse_qsl(self.query, keep_blank_values=True))
+
+    def header(self, name: bytes | str) -> bytes | None:
+        """The values of a field, joined by commas if there are several lines of it; None if there are none."""
+        values = self._values(_octets(name).lower())
+        return b', '.join(values) if values else None
+
+    @property
+    def body(self) -> bytes:
+        """The body, decoded if it is chunked; what has come of it so far, if it is not complete."""
+        return bytes(self._body)
+
+    @property
+    def complete(self) -> bool:
+        """All of the request has come."""
+        return self._framing.complete
+
+    @property
+    def trailers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """The fields behind a chunked body."""
+        return self._framing.trailers
+
+    def json(self) -> Any:
+        """The body, as JSON."""
+        return json.loads(self._body)
+
+    @property
+    def raw(self) -> bytes:
+        """Exactly the octets that the client sent for this request: head, and body as it was coded."""
+        return bytes(self.connection.received[self._start : self._start + self._octets])
+
+    @property
+    def raw_head(self) -> bytes:
+        """Exactly the octets of the head."""
+        head, end, _ = self.raw.partition(b'\r\n\r\n')
+        return head + end
+
+    async def read(self) -> bytes:
+        """All of the body, once it has come."""
+        while not self.complete:
+            await self._more()
+        return self.body
+
+    def __aiter__(self) -> ReceivedRequest:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._pieces:
+            if self.complete:
+                raise StopAsyncIteration
+            await self._more()
+        return self._pieces.popleft()
+
+    async def _more(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        await self._waiter
+
+    def _values(self, name: bytes) -> list[bytes]:
+        return [value for known, value in self.headers if known == name]
+
+    def _feed(self, data: bytes) -> bytes:
+        """Take octets of the body, and give back what is behind it."""
+        piece = self._framing.feed(data)
+        excess = self._framing.excess
+        self._framing.excess = b''
+        self._octets += len(data) - len(excess)
+        if piece:
+            self._body += piece
+            self._pieces.append(piece)
+        if (piece or self.complete) and self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        return excess
+
+
+class Reply:
+    """What a server answers, as `Expectation.reply` takes it, for handlers to return.
+
+    status    b'200', '200' or 200; `reason` is the text behind it, if not the usual one
+    headers   pairs, of bytes or str
+    body      bytes or str; or an iterable or async iterable of bytes, or a function that gives one: sent piece by piece
+    json      a body in JSON, with its content-type
+    chunks    send the body chunked, in chunks of these sizes (a number is the size of each, True is one chunk)
+    trailers  fields behind a chunked body
+    pieces    the sizes of the segments that the body arrives in, behind one for the head; a number is the size of each
+    segments  the same of the whole reply
+    interim   interim responses before it: statuses, or pairs of a status and headers
+    close     close the connection behind it. A body without a content-length or chunks then ends there
+    early     don't wait for the end of the request's body
+    raw       these octets instead of all that, right or wrong
+    faults    what goes wrong on the way: section 5
+
+    A content-length is added, unless the headers say how the body is framed: then it is sent as it is.
+    """
+
+    __slots__ = ('_interim', '_made', 'close', 'early', 'faults', 'method')
+
+    def __init__(
+        self,
+        status: bytes | str | int = 200,
+        headers: Iterable[tuple[bytes | str, bytes | str]] = (),
+        body: Any = b'',
+        *,
+        json: Any = ANY,
+        reason: bytes | str | None = None,
+        chunks: int | Iterable[int] | None = None,
+        trailers: Iterable[tuple[bytes | str, bytes | str]] = (),
+        pieces: int | Iterable[int] | None = None,
+        segments: int | Iterable[int] | None = None,
+        interim: Iterable[Any] = (),
+        close: bool = False,
+        early: bool = False,
+        raw: bytes | None = None,
+        faults: ReplyFault | Iterable[ReplyFault] = (),
+    ) -> None:
+        if pieces is not None and segments is not None:
+            raise ValueError('expected pieces of the body or segments of the reply, got both')
+        self.early = early
+        self.close = close
+        self.faults = (faults,) if isinstance(faults, ReplyFault) else tuple(faults)
+        for fault in self.faults:
+            if fault.phase != 'reply':
+                raise ValueError(f'expected faults of a reply, got {fault!r}: say it by server.fault')
+        fields = [(_octets(name), _octets(value)) for name, value in headers]
+        if json is not ANY:
+            if body != b'':
+                raise ValueError('expected a body or json, got both')
+            body = _json_octets(json)
+            if not any(name.lower() == b'content-type' for name, _ in fields):
+                fields.append((b'content-type', b'application/json'))
+        code = _status(status)
+        interims = [_interim(said) for said in interim]
+        # What depends on the request's method is made for each request
+        self._made = functools.partial(
+            _reply_steps,
+            code=code,
+            reason=_reason(code) if reason is None else _octets(reason),
+            fields=fields,
+            body=_octets(body) if isinstance(body, (bytes, str)) else body,
+            chunks=chunks if chunks is None or isinstance(chunks, int) else tuple(chunks),
+            trailers=tuple((_octets(name), _octets(value)) for name, value in trailers),
+            pieces=pieces if pieces is None or isinstance(pieces, int) else tuple(pieces),
+            segments=segments if segments is None or isinstance(segments, int) else tuple(segments),
+            interim=interims,
+            close=close,
+            raw=raw,
+        )
+        self._made(b'GET')  # what is wrong with it is said where it was written
+
+    def __repr__(self) -> str:
+        said = self._made.keywords
+        return f'<Reply {said["code"].decode() if said["raw"] is None else _shown(said["raw"])}>'
+
+    def _steps(self, method: bytes) -> list[Step]:
+        return self._made(method)
+
+
+class _Stream(Step):
+    """Send what an iterator gives, piece by piece."""
+
+    __slots__ = ('chunked', 'source', 'trailers')
+
+    def __init__(self, source: Any, chunked: bool, trailers: Pairs) -> None:
+        self.source = source
+        self.chunked = chunked
+        self.trailers = trailers
+
+
+def _reply_steps(
+    method: bytes,
+    *,
+    code: bytes,
+    reason: bytes,
+    fields: list[tuple[bytes, bytes]],
+    body: Any,
+    chunks: int | tuple[int, ...] | None,
+    trailers: tuple[tuple[bytes, bytes], ...],
+    pieces: int | tuple[int, ...] | None,
+    segments: int | tuple[int, ...] | None,
+    interim: list[bytes],
+    close: bool,
+    raw: bytes | None,
+) -> list[Step]:
+    """The steps of a reply to a method: interim responses, head, body, close."""
+    steps: list[Step] = [Send(octets) for octets in interim]
+    ending: list[Step] = [Close()] if close else []
+    if raw is not None:
+        return [*steps, *map(Send, _split(raw, segments or len(raw) or 1, 'segments')), *ending]
+    names = {name.lower() for name, _ in fields}
+    is_declared = bool(names & {b'content-length', b'transfer-encoding'})
+    is_stream = not isinstance(body, bytes)
+    is_chunked = chunks is not None or bool(trailers) or (is_stream and not is_declared and not close)
+    if is_chunked and is_declared:
+        raise ValueError('expected chunks or trailers without content-length and transfer-encoding in the headers')
+    framing = []
+    if code in (b'204', b'304'):
+        if body:
+            raise ValueError(f'expected no body with {code.decode()}, got {body!r}: raw= sends anything')
+    elif is_chunked:
+        framing = [(b'transfer-encoding', b'chunked')]
+    elif not is_declared and not close:
+        framing = [(b'content-length', b'%d' % len(body))]
+    if close and b'connection' not in names:
+        framing.append((b'connection', b'close'))
+    elif any(name.lower() == b'connection' and b'close' in value.lower() for name, value in fields):
+        ending = [Close()]
+    head = b'HTTP/1.1 ' + code + b' ' + reason + b'\r\n' + _field_lines(fields + framing) + b'\r\n'
+    if method == b'HEAD' or not body:
+        content: list[bytes] = []
+        coded = last_chunk(trailers) if is_chunked and method != b'HEAD' and code not in (b'204', b'304') else b''
+    elif is_stream:
+        if segments is not None or pieces is not None:
+            raise ValueError('expected no pieces or segments of a body that comes in pieces of its own')
+        return [*steps, Send(head), _Stream(body, is_chunked, trailers), *ending]
+    else:
+        coded = chunked(body, None if chunks is True else chunks, trailers=trailers) if is_chunked else body
+    if segments is not None:
+        content = _split(head + coded, segments, 'segments')
+    elif pieces is not None:
+        content = [head, *_split(coded, pieces, 'pieces')] if coded else [head]
+    else:
+        content = [head + coded]
+    return [*steps, *map(Send, content), *ending]
+
+
+def _status(status: bytes | str | int) -> bytes:
+    code = _octets(str(status) if isinstance(status, int) else status)
+    if not re.fullmatch(rb'[1-9][0-9]{2}', code):
+        raise ValueError(f'expected a status such as 200, got {status!r}: raw= sends anything')
+    return code
+
+
+def _reason(code: bytes) -> bytes:
+    from http import HTTPStatus
+
+    try:
+        return HTTPStatus(int(code)).phrase.encode()
+    except ValueError:
+        return b''
+
+
+def _interim(said: Any) -> bytes:
+    """The octets of an interim response: a status, or a status and headers."""
+    status, headers = said if isinstance(said, tuple) else (said, ())
+    code = _status(status)
+    return b'HTTP/1.1 ' + code + b' ' + _reason(code) + b'\r\n' + _field_lines(headers) + b'\r\n'
+
+
+def _json_octets(value: Any) -> bytes:
+    return json.dumps(value, separators=(',', ':')).encode()
+
+
+Handler = Callable[[ReceivedRequest], Any]
+
+
+class Expectation:
+    """A request that the test expects, and what is answered: `server.expect(...)` makes one.
+
+    Each `reply`, `handle` and `play` answers one request, in order, so that
+
+        api.expect(b'GET', '/').reply(b'503').reply(b'200', body=b'ok')
+
+    expects two. `times` and `always` say otherwise: the last answer is then used for all further requests.
+    """
+
+    __slots__ = (
+        '_answers',
+        '_body',
+        '_headers',
+        '_json',
+        '_least',
+        '_method',
+        '_most',
+        '_order',
+        '_params',
+        '_path',
+        '_query',
+        'expected_at',
+        'requests',
+        'server',
+    )
+
+    def __init__(
+        self,
+        server: FakeServer,
+        method: bytes | str | None,
+        path: Any,
+        params: Any,
+        headers: Any,
+        body: Any,
+        json_body: Any,
+        order: _Order | None,
+    ) -> None:
+        self.server = server
+        self.expected_at = _where()
+        self.requests: list[ReceivedRequest] = []  # those that it answered
+        self._method = None if method is None else _octets(method)
+        self._query: str | None = None
+        if isinstance(path, str):
+            if not path.startswith('/'):
+                raise ValueError(f'expected a path such as /orders, got {path!r}')
+            # In the same spelling as the client's, which encodes what needs it
+            target = lowhaio.parse_url('http://path' + path).target.decode('ascii')
+            path, _, query = target.partition('?')
+            self._query = query if '?' in target else None
+            if self._query is not None and params is not None:
+                raise ValueError(f'expected a query in the path or params, got both: {target}')
+        self._path = path
+        self._params = None if params is None or params is ANY else _pairs(params)
+        if self._query is None and params is ANY:
+            self._params = ANY
+        self._headers = [
+            (_octets(name).lower(), value)
+            for name, value in (headers.items() if isinstance(headers, Mapping) else headers)
+        ]
+        if body is not ANY and json_body is not ANY:
+            raise ValueError('expected a body or json, got both')
+        self._body = body.encode() if isinstance(body, str) else body
+        self._json = json_body
+        self._answers: list[Reply | Script | Handler] = []
+        self._least: int | None = None
+        self._most: float | None = None
+        self._order = order
+        if order is not None:
+            order.expectations.append(self)
+
+    def __str__(self) -> str:
+        method = 'any method' if self._method is None else self._method.decode()
+        path = self._path if isinstance(self._path, str) else getattr(self._path, 'pattern', self._path)
+        query = '' if self._query is None else f'?{self._query}'
+        return f'{method} {_url(self.server.origin)}{"/..." if path is None else path}{query}'
+
+    def __repr__(self) -> str:
+        return f'<Expectation {self}, {_times(len(self.requests))} of {self._count()}>'
+
+    # What is answered
+
+    def reply(
+        self,
+        status: bytes | str | int = 200,
+        headers: Iterable[tuple[bytes | str, bytes | str]] = (),
+        body: Any = b'',
+        **how: Any,
+    ) -> Expectation:
+        """Answer with a reply; see Reply for all that can be said of it."""
+        self._answers.append(Reply(status, headers, body, **how))
+        return self
+
+    def handle(self, handler: Handler) -> Expectation:
+        """Answer with what a function of the ReceivedRequest gives: a Reply, a Script, or bytes, the body of a 200.
+
+        A plain function is called when the request is complete; an async one when its head is there, so that it can
+        read the body as it comes.
+        """
+        self._answers.append(handler)
+        return self
+
+    def play(self, *steps: Step | bytes | Script) -> Expectation:
+        """Answer with a script; it is played when the request is complete."""
+        self._answers.append(
+            steps[0] if len(steps) == 1 and isinstance(steps[0], Script) else Script(*steps)  # type: ignore[arg-type]
+        )
+        return self
+
+    # How often
+
+    def times(self, least: int, most: float | None = None) -> Expectation:
+        """Expect it so many times; or at least and at most so many (math.inf is any number)."""
+        self._least, self._most = least, least if most is None else most
+        if not 0 <= self._least <= self._most or not self._most:
+            raise ValueError(f'expected a number of times, or two, the lower first, got {least!r} and {most!r}')
+        return self
+
+    def always(self) -> Expectation:
+        """Answer it any number of times, also none. Expectations that are used up go before these."""
+        return self.times(0, math.inf)
+
+    def _count(self) -> str:
+        least, most = self._bounds()
+        if least == most:
+            return _times(least)
+        return f'at least {_times(least)}' if most == math.inf else f'{least} to {most} times'
+
+    def _bounds(self) -> tuple[int, float]:
+        count = len(self._answers) or 1
+        return (count, count) if self._least is None or self._most is None else (self._least, self._most)
+
+    @property
+    def is_met(self) -> bool:
+        """It has been asked for as often as it has to be."""
+        return len(self.requests) >= self._bounds()[0]
+
+    def _is_used_up(self) -> bool:
+        return len(self.requests) >= self._bounds()[1]
+
+    def _has_turn(self) -> bool:
+        return not self._is_used_up() and (self._order is None or self._order.has_turn(self))
+
+    def _next_answer(self) -> Reply | Script | Handler:
+        if not self._answers:
+            raise FakeNetworkError(f'nothing was said of how to answer {self}\n  expected at {self.expected_at}')
+        return self._answers[min(len(self.requests), len(self._answers) - 1)]
+
+    def _needs_body(self) -> bool:
+        """Whether the request's body has to be complete before it can be matched and answered."""
+        if self._body is not ANY or self._json is not ANY:
+            return True
+        answer = self._next_answer()
+        if isinstance(answer, Reply):
+            return not answer.early
+        return isinstance(answer, Script) or not inspect.iscoroutinefunction(answer)
+
+    # What differs
+
+    def _differences(self, request: ReceivedRequest, with_body: bool) -> list[tuple[str, list[str]]]:
+        """The parts in which a request is another, each with lines: - what was expected, + what came."""
+        found: list[tuple[str, list[str]]] = []
+        if self._method is not None and self._method != request.method:
+            found.append(('method', [f'- {self._method.decode()}', f'+ {request.method.decode()}']))
+        if self._path is not None and not _agrees(self._path, request.path):
+            found.append(('path', [f'- {_described(self._path)}', f'+ {request.path}']))
+        if self._query is not None:
+            if self._query != request.query:
+                found.append(('query', [f'- {self._query}', f'+ {request.query}']))
+        elif self._params is not ANY and self._path is not None:
+            found += _params_difference(self._params or [], list(request.params))
+        for name, value in self._headers:
+            received = request.header(name)
+            if value is None:
+                if received is not None:
+                    found.append((f'field {name.decode()}', ['- (none)', f'+ {_text(received)}']))
+            elif received is None or not (
+                _agrees(value, received) or any(_agrees(value, line) for line in request._values(name))
+            ):
+                come = '(none)' if received is None else _text(received)
+                found.append((f'field {name.decode()}', [f'- {_described(value)}', f'+ {come}']))
+        if with_body:
+            found += self._body_difference(request)
+        return found
+
+    def _body_difference(self, request: ReceivedRequest) -> list[tuple[str, list[str]]]:
+        if self._json is not ANY:
+            try:
+                received = request.json()
+            except ValueError:
+                return [('body', [f'- JSON: {json.dumps(self._json)}', f'+ {_text(request.body)}'])]
+            if received == self._json:
+                return []
+            return [('body, as JSON', _diff(_pretty(self._json), _pretty(received)))]
+        if self._body is ANY or _agrees(self._body, request.body):
+            return []
+        if isinstance(self._body, bytes):
+            return [('body', _octets_diff(self._body, request.body))]
+        return [('body', [f'- {_described(self._body)}', f'+ {_text(request.body)}'])]
+
+
+class _Order:
+    """Expectations that are to be met one after the other."""
+
+    __slots__ = ('expectations',)
+
+    def __init__(self) -> None:
+        self.expectations: list[Expectation] = []
+
+    def has_turn(self, expectation: Expectation) -> bool:
+        at = self.expectations.index(expectation)
+        return self.before(expectation) is None and not any(later.requests for later in self.expectations[at + 1 :])
+
+    def before(self, expectation: Expectation) -> Expectation | None:
+        """The one that has to come first."""
+        at = self.expectations.index(expectation)
+        return next((earlier for earlier in self.expectations[:at] if not earlier.is_met), None)
+
+
+def _times(count: float) -> str:
+    return {0: 'never', 1: 'once', 2: 'twice'}.get(int(count), f'{count} times')
+
+
+def _pairs(params: Any) -> list[tuple[str, str]]:
+    """Params as the request will have them."""
+    return parse_qsl(lowhaio.add_params(b'/', params).partition(b'?')[2].decode('ascii'), keep_blank_values=True)
+
+
+def _agrees(expected: Any, received: Any) -> bool:
+    """Whether what came is what was expected: equal, matched by a pattern, or approved by a function."""
+    if isinstance(expected, re.Pattern):
+        text = received if isinstance(expected.pattern, type(received)) else _other(received)
+        return expected.fullmatch(text) is not None
+    if callable(expected):
+        return bool(expected(received))
+    if isinstance(expected, str) and isinstance(received, bytes):
+        expected = expected.encode('latin-1')
+    return bool(expected == received)
+
+
+def _other(text: str | bytes) -> str | bytes:
+    return text.encode('latin-1') if isinstance(text, str) else text.decode('latin-1')
+
+
+def _described(expected: Any) -> str:
+    if isinstance(expected, re.Pattern):
+        return f'matching {_text(expected.pattern)}'
+    if callable(expected):
+        return f'approved by {getattr(expected, "__qualname__", expected)}'
+    return _text(expected)
+
+
+def _text(octets: Any) -> str:
+    """For a line of a diff: text where it is text."""
+    if isinstance(octets, bytes):
+        try:
+            text = octets.decode()
+        except UnicodeDecodeError:
+            return _shown(octets)
+        octets = text if text.isprintable() else repr(octets)
+    text = str(octets)
+    return text if len(text) <= 200 else f'{text[:200]}... ({len(text):,} characters)'
+
+
+def _pretty(value: Any) -> list[str]:
+    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False).splitlines()
+
+
+def _diff(expected: list[str], received: list[str]) -> list[str]:
+    """The lines of both, - and +; of long stretches that are the same, only the ends."""
+    import difflib
+
+    lines = [line for line in difflib.ndiff(expected, received) if line[0] != '?']
+    changed = [at for at, line in enumerate(lines) if line[0] != ' ']
+    near = {at for change in changed for at in range(change - 3, change + 4)}
+    shown: list[str] = []
+    for at, line in enumerate(lines):
+        if at in near:
+            shown.append(line)
+        elif not shown or shown[-1] != '  ...':
+            shown.append('  ...')
+    return shown if len(shown) <= 60 else [*shown[:60], f'  ... and {len(shown) - 60} lines more']
+
+
+def _octets_diff(expected: bytes, received: bytes) -> list[str]:
+    """Octets, as text if they are text of several lines; otherwise around the first one that differs."""
+    try:
+        texts = [octets.decode() for octets in (expected, received)]
+    except UnicodeDecodeError:
+        texts = []
+    if texts and all(len(text) <= 10_000 and text.replace('\n', '').isprintable() for text in texts):
+        if any('\n' in text for text in texts):
+            return _diff(texts[0].splitlines(), texts[1].splitlines())
+        if max(map(len, texts)) <= 200:
+            return [f'- {texts[0] or "(empty)"}', f'+ {texts[1] or "(empty)"}']
+    at = _first_difference(expected, received)
+    start = max(at - 10, 0)
+    return [
+        f'  they differ from octet {at:,} on:',
+        f'- {_shown(expected[start:])} ({len(expected):,} octets in all)',
+        f'+ {_shown(received[start:])} ({len(received):,} octets in all)',
+    ]
+
+
+def _first_difference(one: bytes, other: bytes) -> int:
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def _params_difference(expected: list[tuple[str, str]], received: list[tuple[str, str]]) -> list[tuple[str, list[str]]]:
+    """Params are the same in any order of names; values of one name keep theirs."""
+    by_name = [sorted(pairs, key=lambda pair: pair[0]) for pairs in (expected, received)]
+    if by_name[0] == by_name[1]:
+        return []
+    shown = [[f'{name}={value}' for name, value in pairs] or ['(none)'] for pairs in by_name]
+    return [('params', _diff(*shown))]
 
 
 class FakeServer:
-    """The server of one origin: what it is asked, and what it answers."""
+    """The server of one origin: what it is asked, and what it answers. `network.server(...)` makes one."""
 
     def __init__(self, network: FakeNetwork, origin: Origin, connect: str | float, material: _TlsMaterial) -> None:
         self.network = network
         self.origin = origin
         self.connections: list[ServerConnection] = []
-        self._how = connect
+        self.requests: list[ReceivedRequest] = []
+        self.expectations: list[Expectation] = []
+        self._connect = connect
         self._material = material
+        self._asked = 0  # requests whose first octet has come
         self._scripts: deque[Script] = deque()
+        self._faults: list[_Rule] = []
 
     def __repr__(self) -> str:
-        return f'<FakeServer {_url(self.origin)}, {len(self.connections)} connections>'
+        return f'<FakeServer {_url(self.origin)}, {len(self.requests)} requests on {len(self.connections)} connections>'
+
+    # What the test says
+
+    def expect(
+        self,
+        method: bytes | str | None = None,
+        path: Any = None,
+        *,
+        params: Any = None,
+        headers: Any = (),
+        body: Any = ANY,
+        json: Any = ANY,
+    ) -> Expectation:
+        """Expect a request, and say by `reply`, `handle` or `play` what is answered.
+
+        method   b'GET'; None is any
+        path     '/orders', with or without a query; None is any path and query
+        params   the pairs of the query, in any order of names; ANY is any. Without them, there has to be no query
+        headers  fields that have to be there; with None as the value, must not be there
+        body     the exact octets
+        json     what the body means, as JSON
+
+        In place of a path, a field's value or a body, a compiled pattern has to match all of it, and a function has to
+        approve of it.
+        """
+        expectation = Expectation(self, method, path, params, headers, body, json, self.network._order)
+        self.expectations.append(expectation)
+        return expectation
 
     def play(self, *scripts: Script | Iterable[Step | bytes]) -> None:
-        """What the next connections do, a script each; then they go on as the others."""
+        """What the next connections do, a script each; behind its script, a connection goes on as the others."""
         self._scripts += [script if isinstance(script, Script) else Script(*script) for script in scripts]
 
-    def _connect(self, number: int) -> str | float:
-        """What connecting does, for the nth connection."""
-        return self._how
+    def fault(
+        self,
+        *faults: Fault,
+        connection: int | Container[int] | None = None,
+        request: int | Container[int] | None = None,
+        times: float = math.inf,
+    ) -> None:
+        """Let something go wrong: on the nth connection or request (or several), so many times, or for good."""
+        self._faults += [_Rule(fault, connection, request, times) for fault in faults]
+
+    # What happens then
+
+    def _applied(self, phase: str, connection: int, request: int | None = None) -> list[Any]:
+        """The faults of a phase that apply now."""
+        return [
+            rule.fault
+            for rule in (*self._faults, *self.network._faults)
+            if rule.fault.phase == phase and rule.applies(connection, request)
+        ]
 
     def _unmet(self) -> list[str]:
-        """Scripts that no connection came for."""
-        if not self._scripts:
-            return []
-        return [f'{len(self._scripts)} scripts of {_url(self.origin)} were not played: no connection came for them']
+        """What the test said that the code under test didn't use."""
+        found = [
+            f'{expectation} was expected {expectation._count()}, and asked for {_times(len(expectation.requests))}'
+            f'\n  expected at {expectation.expected_at}'
+            for expectation in self.expectations
+            if not expectation.is_met
+        ]
+        if self._scripts:
+            found.append(
+                f'{len(self._scripts)} of the scripts of {_url(self.origin)} were not played: no connection came'
+            )
+        for connection in self.connections:
+            if connection.waiting_for is not None:
+                found.append(
+                    f'the script of connection {connection.number} to {_url(self.origin)} was not played to its end: it'
+                    f' still waited for {connection.waiting_for!r}\n  opened at {connection.opened_at}'
+                )
+        return found
 
     async def _serve(self, connection: ServerConnection) -> None:
-        if self._scripts and not await connection._play(self._scripts.popleft()):
-            return
-        while await connection._more():
-            pass
+        if self._scripts:
+            if not await connection._play(self._scripts.popleft()):
+                return
+            connection.unanswered = None
+        while (request := await self._next_request(connection)) is not None:
+            if not await self._respond(request):
+                return
+            while not request.complete:
+                if not await connection._more():
+                    return
+            connection._finish_request()
+
+    async def _next_request(self, connection: ServerConnection) -> ReceivedRequest | None:
+        """Read a request's head. None when the client has closed instead."""
+        if not connection._buffer and not await connection._more():
+            return None
+        number = self._asked = self._asked + 1
+        connection.unanswered = f'request {number} is on its way'
+        start = len(connection.received) - len(connection._buffer)
+        for fault in self._applied('request', connection.number, number):
+            connection._limit_request(start + fault.at, fault)
+        scanned = 0
+        try:
+            while (split := lowhaio.split_head(connection._buffer, _HEAD_LIMIT, scanned)) is None:
+                scanned = len(connection._buffer)
+                if not await connection._more():
+                    return None
+            fields = lowhaio.parse_fields(split[1])
+        except HttpError as error:
+            raise FakeNetworkError(f'{_url(self.origin)} was sent no HTTP/1.1 request: {error}') from error
+        line = _REQUEST_LINE.fullmatch(split[0])
+        if line is None:
+            raise FakeNetworkError(
+                f'expected a request line such as GET / HTTP/1.1 at {_url(self.origin)}, got {_shown(split[0])}'
+            )
+        rest = bytes(connection._buffer[split[2] :])
+        connection._buffer.clear()
+        request = ReceivedRequest(connection, number, (line[1], line[2], line[3]), fields, start, split[2])
+        connection.unanswered = f'{request} is not answered'
+        connection.requests.append(request)
+        self.requests.append(request)
+        self.network.requests.append(request)
+        connection._reading = request
+        connection._take(rest)
+        return request
+
+    async def _respond(self, request: ReceivedRequest) -> bool:
+        """Match a request, and answer it. False when that has closed the connection."""
+        connection = request.connection
+        expectation = await self._match(request)
+        if expectation is None:
+            return False
+        request.expectation = expectation
+        answer = expectation._next_answer()
+        expectation.requests.append(request)
+        faults: tuple[ReplyFault, ...] = ()
+        if callable(answer):
+            answer = await self._handled(answer, request)
+        if isinstance(answer, Reply):
+            faults = answer.faults
+            steps: Iterable[Step] = answer._steps(request.method)
+        else:
+            steps = answer
+        applied = (*faults, *self._applied('reply', connection.number, request.number))
+        pipes = [fault.begin() for fault in applied]
+        return await connection._play(steps, [*pipes, *self.network._pipes])
+
+    async def _match(self, request: ReceivedRequest) -> Expectation | None:
+        """The expectation that a request meets. None when the client went away. Raises UnexpectedRequest."""
+        connection = request.connection
+        fitting = [
+            expectation
+            for expectation in sorted(self.expectations, key=lambda expectation: expectation._bounds()[1] == math.inf)
+            if expectation._has_turn() and not expectation._differences(request, with_body=False)
+        ]
+        if fitting and not fitting[0]._needs_body():
+            return fitting[0]
+        if fitting and not request.complete and request.header(b'expect') == b'100-continue' and not request.body:
+            await connection._send(b'HTTP/1.1 100 Continue\r\n\r\n')
+        while fitting and not request.complete:
+            if not await connection._more():
+                return None
+        for expectation in fitting:
+            if expectation._has_turn() and not expectation._body_difference(request):
+                return expectation
+        raise UnexpectedRequest(self._explain(request))
+
+    async def _handled(self, handler: Handler, request: ReceivedRequest) -> Reply | Script:
+        """What a function of the test answers. An async one runs in a task: the only kind there is here."""
+        connection = request.connection
+        name = getattr(handler, '__qualname__', handler)
+        try:
+            answer = handler(request)
+            if inspect.isawaitable(answer):
+                answer = await connection._await(answer)
+        except FakeNetworkError:
+            raise
+        except Exception as error:
+            raise FakeNetworkError(f'the handler {name} of {request} raised {type(error).__name__}: {error}') from error
+        if isinstance(answer, (Reply, Script)):
+            return answer
+        if isinstance(answer, bytes):
+            return Reply(body=answer)
+        raise FakeNetworkError(f'expected the handler {name} to return a Reply, a Script or bytes, got {answer!r}')
+
+    def _explain(self, request: ReceivedRequest) -> str:
+        """Why nothing matches a request: the nearest expectation, and how it differs."""
+        message = f'no expectation matches {request}'
+        opened = f'\n  on connection {request.connection.number}, opened at {request.connection.opened_at}'
+        if not self.expectations:
+            return f'{message}: there is none for {_url(self.origin)}{opened}'
+        weights = {'method': 2.0, 'path': 4.0, 'query': 1.0, 'params': 1.0}
+        ranked = []
+        for expectation in self.expectations:
+            found = expectation._differences(request, with_body=request.complete)
+            distance = sum(weights.get(part, 1.0) for part, _ in found)
+            if isinstance(expectation._path, str) and expectation._path != request.path:
+                import difflib
+
+                distance -= 3 * difflib.SequenceMatcher(None, expectation._path, request.path).ratio()
+            ranked.append((distance, expectation._is_used_up(), expectation, found))
+        _, _, nearest, differences = min(ranked, key=lambda entry: entry[:2])
+        which = 'the only one' if len(ranked) == 1 else f'the nearest of {len(ranked)}'
+        lines = [message + opened, f'{which} is {nearest}', f'  expected at {nearest.expected_at}']
+        if differences:
+            lines.append('it differs (- expected, + received) in')
+            for part, shown in differences:
+                lines += [f'  {part}', *(f'    {line}' for line in shown)]
+        elif nearest._is_used_up():
+            asked = ', '.join(f'request {earlier.number}' for earlier in nearest.requests)
+            lines.append(f'it matches, but was expected {nearest._count()}, and {asked} had that answer')
+        else:
+            assert nearest._order is not None
+            first = nearest._order.before(nearest)
+            lines.append(
+                'it matches, but one that is to come after it was asked for already'
+                if first is None
+                else f'it matches, but first is {first}\n  expected at {first.expected_at}'
+            )
+        return '\n'.join(lines)
 
 
 # 5 Faults ------------------------------------------------------------------------------------------------------------
+#
+# A fault of a reply changes its script, step by step, so that faults compose with each other and with every reply:
+# `begin` gives a function from a step to the steps in its place.
+
+Pipe = Callable[[Step], Iterable[Step]]
+
+
+class Fault:
+    """Something that goes wrong: `reply(..., faults=...)`, `server.fault(...)`, `network.fault(...)`."""
+
+    __slots__: tuple[str, ...] = ()
+    phase = ''  # 'connect', 'handshake', 'request' or 'reply'
+
+    def __repr__(self) -> str:
+        names = [name for kind in reversed(type(self).__mro__) for name in getattr(kind, '__slots__', ())]
+        return f'{type(self).__name__}({", ".join(f"{name}={getattr(self, name)!r}" for name in names)})'
+
+
+class ReplyFault(Fault):
+    """A fault on the way of a reply. For one of your own, override `begin`."""
+
+    __slots__ = ()
+    phase = 'reply'
+
+    def begin(self) -> Pipe:
+        """What becomes of each step of one reply."""
+        raise NotImplementedError
+
+
+class _Cut(ReplyFault):
+    """Something that happens behind so many octets, of the reply or of the request."""
+
+    __slots__ = ('at', 'of')
+
+    def __init__(self, at: int, of: str = 'reply') -> None:
+        if at < 0:
+            raise ValueError(f'expected an octet to fail at, got {at}')
+        if of not in ('reply', 'request'):
+            raise ValueError(f"expected of to be 'reply' or 'request', got {of!r}")
+        self.at = at
+        self.of = of
+
+    @property
+    def phase(self) -> str:  # type: ignore[override]
+        return self.of
+
+    def _instead(self) -> list[Step]:
+        raise NotImplementedError
+
+    def begin(self) -> Pipe:
+        left = self.at if self.of == 'reply' else math.inf
+
+        def pipe(step: Step) -> Iterable[Step]:
+            nonlocal left
+            if not isinstance(step, Send) or len(step.data) < left:
+                left -= len(step.data) if isinstance(step, Send) else 0
+                return [step]
+            cut, left = int(left), math.inf
+            rest = [Send(step.data[cut:])] if cut < len(step.data) else []
+            return [*([Send(step.data[:cut])] if cut else []), *self._instead(), *rest]
+
+        return pipe
+
+
+class TruncateAt(_Cut):
+    """Close the connection, in good order, behind so many octets of the reply, its head included.
+
+    With of='request', behind so many octets that the server has read.
+    """
+
+    __slots__ = ()
+
+    def _instead(self) -> list[Step]:
+        return [Close()]
+
+
+class ResetAt(_Cut):
+    """Reset the connection behind so many octets of the reply, or of the request (of='request')."""
+
+    __slots__ = ()
+
+    def _instead(self) -> list[Step]:
+        return [Reset()]
+
+
+class StallAt(_Cut):
+    """Send nothing more behind so many octets of the reply, for some seconds or for ever.
+
+    With of='request', the server reads no more, so that the client can't send either once the socket is full.
+    """
+
+    __slots__ = ('seconds',)
+
+    def __init__(self, at: int, of: str = 'reply', seconds: float = math.inf) -> None:
+        super().__init__(at, of)
+        self.seconds = seconds
+
+    def _instead(self) -> list[Step]:
+        return [Pause(self.seconds)]
+
+
+class Drip(ReplyFault):
+    """Send the reply a few octets at a time, so many seconds apart."""
+
+    __slots__ = ('every', 'size')
+
+    def __init__(self, size: int = 1, every: float = 0.1) -> None:
+        self.size = size
+        self.every = every
+
+    def begin(self) -> Pipe:
+        begun = False
+
+        def pipe(step: Step) -> Iterable[Step]:
+            nonlocal begun
+            if not isinstance(step, Send):
+                return [step]
+            steps: list[Step] = []
+            for piece in _split(step.data, self.size, 'drops'):
+                steps += [Pause(self.every)] if begun else []
+                steps.append(Send(piece))
+                begun = True
+            return steps
+
+        return pipe
+
+
+class Latency(ReplyFault):
+    """Wait so many seconds before the reply."""
+
+    __slots__ = ('seconds',)
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def begin(self) -> Pipe:
+        begun = False
+
+        def pipe(step: Step) -> Iterable[Step]:
+            nonlocal begun
+            steps = [step] if begun else [Pause(self.seconds), step]
+            begun = True
+            return steps
+
+        return pipe
+
+
+class Bandwidth(ReplyFault):
+    """Send so many octets a second at most."""
+
+    __slots__ = ('octets_per_second',)
+
+    def __init__(self, octets_per_second: float) -> None:
+        if not octets_per_second > 0:
+            raise ValueError(f'expected a bandwidth above 0, got {octets_per_second!r}')
+        self.octets_per_second = octets_per_second
+
+    def begin(self) -> Pipe:
+        most = max(int(self.octets_per_second / 10), 1)  # of a segment: what a tenth of a second takes
+
+        def pipe(step: Step) -> Iterable[Step]:
+            if not isinstance(step, Send):
+                return [step]
+            pieces = _split(step.data, most, 'segments')
+            return [late for piece in pieces for late in (Pause(len(piece) / self.octets_per_second), Send(piece))]
+
+        return pipe
+
+
+class FailConnect(Fault):
+    """Connecting is 'refused', 'unreachable', or 'never' completes; or it takes so many seconds."""
+
+    __slots__ = ('how',)
+    phase = 'connect'
+
+    def __init__(self, how: str | float = 'refused') -> None:
+        self.how = _checked_connect(how)
+
+
+class FailHandshake(Fault):
+    """The TLS handshake stalls ('stall'), is answered by what isn't TLS ('garbage'), or is cut after so many octets."""
+
+    __slots__ = ('how',)
+    phase = 'handshake'
+
+    def __init__(self, how: str | int = 0) -> None:
+        self.how = _checked_handshake(how)
+
+
+class _Rule:
+    """A fault, and what it applies to."""
+
+    __slots__ = ('_connection', '_left', '_request', 'fault')
+
+    def __init__(
+        self, fault: Fault, connection: int | Container[int] | None, request: int | Container[int] | None, times: float
+    ) -> None:
+        self.fault: Any = fault
+        self._connection = (connection,) if isinstance(connection, int) else connection
+        self._request = (request,) if isinstance(request, int) else request
+        self._left = times
+
+    def applies(self, connection: int, request: int | None) -> bool:
+        """Whether it applies now; if so, that counts."""
+        if self._left < 1 or (self._connection is not None and connection not in self._connection):
+            return False
+        if self._request is not None and (request is None or request not in self._request):
+            return False
+        self._left -= 1
+        return True
 
 
 # 6 Virtual time ------------------------------------------------------------------------------------------------------
