@@ -43,9 +43,11 @@ import logging
 import math
 import os
 import re
+import select
 import socket
 import ssl
 import sys
+import threading
 import types
 import weakref
 from collections import OrderedDict, deque
@@ -218,7 +220,9 @@ class Url(NamedTuple):
 _DEFAULT_PORTS = {'http': 80, 'https': 443}
 _URL = re.compile(r'([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^?#]*)(\?[^#]*)?(?:#(.*))?', re.DOTALL)  # RFC 3986 app. B
 _CONTROL = re.compile(r'[\x00-\x1f\x7f]')
-_PORT = re.compile(r'(.*?)(?::([0-9]{0,5}))?', re.DOTALL)
+_AUTHORITY = re.compile(r'(\[[^\]]*\]?|[^:\[\]]*)(?::(.*))?', re.DOTALL)
+_PORT = re.compile(r'[0-9]{0,20}')
+_USERINFO = re.compile(r'[^/?#]*@')
 _LEGAL_TARGET = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*")
 _BAD_ESCAPE = re.compile(r'%(?![0-9A-Fa-f]{2})')
 _TARGET_SAFE = "%!$&'()*+,;=:@/?"  # quote() leaves letters, digits and -._~ alone by itself
@@ -228,20 +232,26 @@ _ZONE = re.compile(r'[A-Za-z0-9._~-]+')
 _DEVIATIONS = frozenset('\u00df\u1e9e\u03c2\u200c\u200d')  # IDNA 2003 and 2008 disagree about what these map to
 
 
-@functools.lru_cache(512)
 def parse_url(url: str) -> Url:
     """Take an http or https URL apart: RFC 3986, RFC 9110 section 4.2, RFC 9112 section 3.2.1.
 
     Escapes that are there stay as they are; what is illegal raw is percent-encoded as UTF-8, once; the fragment is set
-    aside. Raises HttpRequestError for anything that is not a whole http or https URL, and for userinfo.
+    aside. Raises HttpRequestError for anything that is not a whole http or https URL, and for userinfo; its message
+    shows neither userinfo nor query.
     """
+    if type(url) is str and len(url) <= 2_048:
+        return _parse_url_once(url)
     if not isinstance(url, str):
         raise HttpRequestError(f'expected the url as str, got {type(url).__name__}')
+    return _parse_url(url)
+
+
+def _parse_url(url: str) -> Url:
     if _CONTROL.search(url) or url != url.strip():
-        raise HttpRequestError(f'expected a url without control characters or space around it, got {_shown(url)}')
+        raise HttpRequestError(f'expected a url without control characters or space around it, got {_shown_url(url)}')
     matched = _URL.fullmatch(url)
     if matched is None:
-        raise HttpRequestError(f'expected a url that begins with http:// or https://, got {_shown(url)}')
+        raise HttpRequestError(f'expected a url that begins with http:// or https://, got {_shown_url(url)}')
     scheme, authority, path, query, fragment = matched.groups()
     scheme = scheme.lower()
     if scheme not in _DEFAULT_PORTS:
@@ -250,17 +260,21 @@ def parse_url(url: str) -> Url:
     return Url(origin, _encode_target((path or '/') + (query or '')), host, fragment)
 
 
+_parse_url_once = functools.lru_cache(512)(_parse_url)  # the same few URLs are asked for again and again
+
+
 @functools.lru_cache(512)
 def _parse_authority(scheme: str, authority: str) -> tuple[Origin, bytes]:
     """The origin that an authority names, and its Host field."""
     if '@' in authority:
         raise HttpRequestError('expected a url without user or password: send an authorization field instead')
-    matched = _PORT.fullmatch(authority)
-    assert matched is not None
+    matched = _AUTHORITY.fullmatch(authority)
+    if matched is None:
+        raise HttpRequestError(f'expected a host, and a port after a colon, got {_shown(authority)}')
     text, digits = matched.groups()
-    port = int(digits) if digits else _DEFAULT_PORTS[scheme]
-    if not 1 <= port <= 65_535:
-        raise HttpRequestError(f'expected a port from 1 to 65535, got {digits}')
+    port = _DEFAULT_PORTS[scheme]
+    if digits and (not _PORT.fullmatch(digits) or not 1 <= (port := int(digits)) <= 65_535):
+        raise HttpRequestError(f'expected a port from 1 to 65535, got {_shown(digits)}')
     host, field = _parse_ipv6(text) if text.startswith('[') else _parse_name(text)
     if port != _DEFAULT_PORTS[scheme]:
         field += f':{port}'
@@ -292,7 +306,7 @@ def _parse_name(text: str) -> tuple[str, str]:
         except UnicodeError as error:
             raise HttpRequestError(f'expected an internationalised host name, got {_shown(text)}: {error}') from None
     labels = name.removesuffix('.').split('.')
-    if len(name) > 254 or not all(map(_LABEL.fullmatch, labels)):
+    if len(name.removesuffix('.')) > 253 or not all(map(_LABEL.fullmatch, labels)):
         raise HttpRequestError(
             f'expected a host of labels of 1 to 63 letters, digits, "-" and "_", 253 in all, got {_shown(text)}'
         )
@@ -308,11 +322,13 @@ def _encode_target(target: str) -> bytes:
     """Percent-encode what RFC 3986 doesn't allow raw in a path or query."""
     if not _LEGAL_TARGET.fullmatch(target):
         if _BAD_ESCAPE.search(target):
-            raise HttpRequestError(f'expected two hexadecimal digits after each % (%25 is a %), got {_shown(target)}')
+            raise HttpRequestError(
+                f'expected two hexadecimal digits after each % (%25 is a %), got {_shown_url(target)}'
+            )
         try:
             target = quote(target, _TARGET_SAFE)
         except UnicodeError as error:
-            raise HttpRequestError(f'expected a url of Unicode scalar values, got {_shown(target)}') from error
+            raise HttpRequestError(f'expected a url of Unicode scalar values, got {_shown_url(target)}') from error
     return target.encode('ascii')
 
 
@@ -320,12 +336,21 @@ def add_params(target: bytes, params: Iterable[tuple[Any, Any]] | Mapping[Any, A
     """Append pairs to a target's query, percent-encoded: a space is %20, and only unreserved characters stay raw."""
     try:
         pairs = tuple(params.items() if isinstance(params, Mapping) else params)
-        query = urlencode(pairs, quote_via=quote).encode('ascii')
-    except (TypeError, ValueError) as error:
+        if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
+            raise TypeError
+        query = urlencode([tuple(pair) for pair in pairs], quote_via=quote).encode('ascii')
+    except UnicodeError as error:
+        raise HttpRequestError('expected params of Unicode scalar values') from error
+    except TypeError as error:
         raise HttpRequestError('expected params as pairs of a name and a value') from error
     if not query:
         return target
     return target + (b'' if target.endswith((b'?', b'&')) else b'&' if b'?' in target else b'?') + query
+
+
+def _shown_url(url: str) -> str:
+    """A URL for an error message: without userinfo and query, which may be secret."""
+    return _shown(_USERINFO.sub('...@', url.partition('?')[0]))
 
 
 def _shown(value: object) -> str:
@@ -342,6 +367,7 @@ _VERSIONS = (b'HTTP/1.1', b'HTTP/1.0')
 _WITH_CONTENT = frozenset((b'POST', b'PUT', b'PATCH'))  # these say content-length: 0, RFC 9110 section 8.6
 _WITHOUT_CONTENT = frozenset((b'HEAD', b'TRACE'))  # RFC 9110 sections 9.3.2 and 9.3.8
 _CREDENTIALS = frozenset((b'authorization', b'cookie', b'proxy-authorization'))
+_ORDINARY_METHODS = frozenset((b'GET', b'HEAD', b'POST', b'PUT', b'PATCH', b'DELETE', b'OPTIONS'))
 _IDEMPOTENT = frozenset((b'GET', b'HEAD', b'OPTIONS', b'TRACE', b'PUT', b'DELETE'))  # RFC 9110 section 9.2.2
 
 
@@ -392,9 +418,10 @@ def encode_fields(headers: Iterable[tuple[bytes, bytes]]) -> RequestFields:
     """
     lines = []
     special: dict[bytes, list[bytes]] = {}
-    name: object = None
+    field: object = None
     try:
-        for name, value in headers:
+        for field in headers:
+            name, value = field
             lower = _FIELD_NAMES[name]
             value = value.strip(b' \t')
             if lower in _SPECIAL:
@@ -403,9 +430,7 @@ def encode_fields(headers: Iterable[tuple[bytes, bytes]]) -> RequestFields:
                     continue
             lines.append(b'%b: %b\r\n' % (name, value))
     except (TypeError, ValueError, AttributeError):
-        raise HttpRequestError(
-            f'expected header fields as pairs of bytes, the name a token, got {_shown(name)}'
-        ) from None
+        raise HttpRequestError(_why_no_field(field)) from None
     encoded = b''.join(lines)
     hosts = special.get(b'host', [])
     if not _is_lines(encoded, len(lines)) or not _is_lines(b''.join(hosts), 0):
@@ -413,6 +438,16 @@ def encode_fields(headers: Iterable[tuple[bytes, bytes]]) -> RequestFields:
     if not special:
         return RequestFields(encoded)
     return _interpret_fields(encoded, special)
+
+
+def _why_no_field(field: Any) -> str:
+    """What is wrong with a pair that encode_fields can't take."""
+    if not isinstance(field, (tuple, list)) or len(field) != 2:
+        return f'expected header fields as pairs of bytes, got {type(field).__name__}'
+    name, value = field
+    if not isinstance(name, bytes) or not _TOKEN.fullmatch(name):
+        return f'expected the name of a field as bytes, a token, got {_shown(name)}'
+    return f'expected the value of {name.decode("ascii")} as bytes, got {type(value).__name__}'
 
 
 def _is_lines(block: bytes, count: int) -> bool:
@@ -437,7 +472,7 @@ def _interpret_fields(encoded: bytes, special: dict[bytes, list[bytes]]) -> Requ
         raise HttpRequestError('expected transfer-encoding: chunked, once and without content-length, or neither')
     if b'upgrade' in special:
         raise HttpRequestError('expected no upgrade field: switching protocols is not offered')
-    if b'te' in special and (b'te' not in connection or b'chunked' in _tokens(b','.join(special[b'te']))):
+    if b'te' in special and (b'te' not in connection or _names_chunked(special[b'te'])):
         raise HttpRequestError('expected te to be named in a connection field, and not to name chunked')
     expect = special.get(b'expect', [])
     if expect and b','.join(expect).lower() != b'100-continue':
@@ -451,6 +486,10 @@ def _interpret_fields(encoded: bytes, special: dict[bytes, list[bytes]]) -> Requ
         expect_continue=bool(expect),
         credentials=not _CREDENTIALS.isdisjoint(special),
     )
+
+
+def _names_chunked(codings: list[bytes]) -> bool:
+    return any(member.partition(b';')[0].rstrip(b' \t') == b'chunked' for member in _tokens(b','.join(codings)))
 
 
 def _tokens(value: bytes) -> list[bytes]:
@@ -472,7 +511,7 @@ def check_method(method: bytes, fields: RequestFields) -> None:
 
 def encode_request_head(method: bytes, target: bytes, host: bytes, fields: bytes, version: bytes) -> bytes:
     """The octets of a request's head: RFC 9112 section 3. Each part has been validated before."""
-    return b'%b %b %b\r\nhost: %b\r\n%b\r\n' % (method, target, version, host, fields)
+    return b''.join((method, b' ', target, b' ', version, b'\r\nhost: ', host, b'\r\n', fields, b'\r\n'))
 
 
 class KnownLength:
@@ -558,7 +597,7 @@ def request_framing(method: bytes, version: bytes, fields: RequestFields, length
         raise HttpRequestError(f'expected a body of {declared} octets (content-length), got {length}')
     if method in _WITHOUT_CONTENT and (length is None or length or declared or fields.chunked):
         raise HttpRequestError(f'expected no body with {method.decode()}')
-    if fields.expect_continue and (length == 0 or version == b'HTTP/1.0'):
+    if fields.expect_continue and (length == 0 or declared == 0 or version == b'HTTP/1.0'):
         raise HttpRequestError('expected a body, and HTTP/1.1, with expect: 100-continue')
     if version == b'HTTP/1.0' and (fields.chunked or (declared is None and length is None)):
         raise HttpRequestError('expected a content-length: HTTP/1.0 has no chunked coding')
@@ -600,6 +639,24 @@ class _StatusLines(dict[bytes, 'tuple[int, bytes, int]']):
 _STATUS_LINES = _StatusLines()
 
 
+class _FieldLines(dict[bytes, tuple[bytes, bytes]]):
+    """Field lines seen before -> (name in lower case, value); bounded. Most lines of a head are those of the last."""
+
+    def __missing__(self, line: bytes) -> tuple[bytes, bytes]:
+        name, colon, value = line.partition(b':')
+        if not colon:
+            raise ValueError
+        field = _FIELD_NAMES[name], value.strip(b' \t')
+        if len(line) <= 64:
+            if len(self) >= 1_024:
+                self.clear()
+            self[line] = field
+        return field
+
+
+_FIELD_LINES = _FieldLines()
+
+
 class ResponseHead:
     """A response's status line and header section: RFC 9112 sections 4 and 5."""
 
@@ -612,22 +669,13 @@ class ResponseHead:
     def __init__(self, status_line: bytes, headers: Fields) -> None:
         self.minor, self.code, self.status = _STATUS_LINES[status_line]
         self.headers = headers
-        special: dict[bytes, bytes] | None = None  # the fields that this module acts on; lines of one name joined
+        self.special: dict[bytes, bytes] = {}  # the fields that this module acts on; lines of one name joined
         for name, value in headers:
             if name in _FRAMING_FIELDS:
-                if special is None:
-                    special = {name: value}
-                elif name in special:
-                    special[name] += b', ' + value
-                else:
-                    special[name] = value
-        self.special: Mapping[bytes, bytes] = special or _NO_SPECIAL
+                self.special[name] = self.special[name] + b', ' + value if name in self.special else value
 
     def __repr__(self) -> str:
         return f'<ResponseHead HTTP/1.{self.minor} {self.status}, {len(self.headers)} fields>'
-
-
-_NO_SPECIAL: Mapping[bytes, bytes] = types.MappingProxyType({})
 
 
 def split_head(buffer: bytes | bytearray, limit: int, scanned: int = 0) -> tuple[bytes, list[bytes], int] | None:
@@ -637,26 +685,30 @@ def split_head(buffer: bytes | bytearray, limit: int, scanned: int = 0) -> tuple
     it. A line may end in LF alone, RFC 9112 section 2.2; CR alone and NUL are malformed. Raises HttpProtocolError,
     and HttpHeaderTooLong for a head of more than `limit` octets.
     """
-    start = max(scanned - 2, 0)
-    end = buffer.find(b'\n\r\n', start)
-    # An empty line that ends in LF alone may come first: behind it there may be a body, with anything in it.
-    bare = buffer.find(b'\n\n', start, end + 1 if end >= 0 else len(buffer))
-    consumed = bare + 2 if bare >= 0 else end + 3 if end >= 0 else 0
-    if (consumed or len(buffer)) > limit:
-        raise HttpHeaderTooLong(f'expected a head of at most {limit} octets, got {consumed or len(buffer)} so far')
-    if not consumed:
-        return None
-    head = bytes(buffer[: consumed - (1 if bare >= 0 else 2)])
+    end = buffer.find(b'\n\r\n', scanned - 2 if scanned > 2 else 0)
+    consumed = end + 3
+    head = bytes(buffer[: end + 1])
     lines = head.split(b'\r\n')
-    count = len(lines) - 1
-    if head.count(b'\n') != count or head.count(b'\r') != count or b'\0' in head or lines[-1]:
-        if b'\0' in head or _BARE_CR.search(head):
+    if end < 0 or len(head) - len(head.translate(None, b'\r\n\0')) != 2 * (len(lines) - 1):
+        # Not there, or not as it should be. An empty line that ends in LF alone may come first: behind it there may be
+        # a body, with anything in it.
+        bare = buffer.find(b'\n\n', scanned - 1 if scanned > 1 else 0, end + 1 if end >= 0 else len(buffer))
+        if bare >= 0:
+            consumed = bare + 2
+        elif end < 0:
+            if len(buffer) > limit:
+                raise HttpHeaderTooLong(f'expected a head of at most {limit} octets, got {len(buffer)} so far')
+            return None
+        head = bytes(buffer[: consumed - 1])
+        if _BARE_CR.search(head) or b'\0' in head:
             raise HttpProtocolError('expected a head without NUL, and CR only before LF')
-        lines = head.replace(b'\r\n', b'\n').split(b'\n')
-    lines.pop()  # what is behind the last line's end: nothing
+        lines = head.replace(b'\r\n', b'\n').rstrip(b'\n').split(b'\n')
+        lines.append(b'')
+    if consumed > limit:
+        raise HttpHeaderTooLong(f'expected a head of at most {limit} octets, got {consumed}')
     if len(lines) > _MAX_FIELDS:
         raise HttpHeaderTooLong(f'expected at most {_MAX_FIELDS} lines in a head, got {len(lines)}')
-    return lines[0], lines[1:], consumed
+    return lines[0], lines[1:-1], consumed
 
 
 def parse_fields(lines: Sequence[bytes]) -> Fields:
@@ -665,26 +717,29 @@ def parse_fields(lines: Sequence[bytes]) -> Fields:
     A folded line (section 5.2) continues the value before it, with a space between. Raises HttpProtocolError for a
     line without a colon, or with a name that is no token: also a space before the colon.
     """
-    fields: list[tuple[bytes, bytes]] = []
+    try:
+        return tuple([_FIELD_LINES[line] for line in lines])
+    except ValueError:
+        unfolded = _unfold(lines)
+        if len(unfolded) < len(lines):
+            return parse_fields(unfolded)
+        raise HttpProtocolError(f'expected field lines such as name: value, got {_shown(_odd_line(lines))}') from None
+
+
+def _odd_line(lines: Sequence[bytes]) -> bytes:
+    """The first line that is no field, without what may be a secret value."""
     for line in lines:
-        name, colon, value = line.partition(b':')
-        try:
-            lower = _FIELD_NAMES[name]
-        except ValueError:
-            if line[:1] in (b' ', b'\t') and fields:
-                return parse_fields(_unfold(lines))
-            raise HttpProtocolError(f'expected a field line such as name: value, got {_shown(name)}') from None
-        if not colon:
-            raise HttpProtocolError(f'expected a colon in a field line, got {_shown(name)}')
-        fields.append((lower, value.strip(b' \t')))
-    return tuple(fields)
+        name, colon, _ = line.partition(b':')
+        if not colon or not _TOKEN.fullmatch(name):
+            return name
+    return b''  # pragma: no cover - there is one when this is called
 
 
 def _unfold(lines: Sequence[bytes]) -> list[bytes]:
-    """Join each folded line to the one it continues. The first is known not to be folded."""
+    """Join each folded line to the one that it continues. The first of all continues none."""
     unfolded: list[list[bytes]] = []
     for line in lines:
-        if line[:1] in (b' ', b'\t'):
+        if line[:1] in (b' ', b'\t') and unfolded:
             unfolded[-1].append(line.strip(b' \t'))
         else:
             unfolded.append([line])
@@ -696,7 +751,7 @@ def parse_response_head(
 ) -> tuple[ResponseHead, int] | None:
     """A response's head from the beginning of a buffer, and how many octets it took; None while it is incomplete.
 
-    Raises HttpProtocolError as soon as the octets can't become a head any more, and HttpHeaderTooLong.
+    Raises HttpProtocolError (at once if the first octets aren't HTTP/), and HttpHeaderTooLong.
     """
     if not buffer.startswith(b'HTTP/') and bytes(buffer[:5]) != b'HTTP/'[: len(buffer)]:
         raise HttpProtocolError(f'expected a response that begins with HTTP/, got {_shown(bytes(buffer[:40]))}')
@@ -710,19 +765,17 @@ def parse_response_head(
 class ResponseHeads:
     """Octets as they arrive -> the final response's head: RFC 9110 section 15.2 on the interim ones before it."""
 
-    __slots__ = ('_buffer', '_interim', '_limit', '_scanned', 'continued', 'started')
+    __slots__ = ('_buffer', '_interim', '_limit', '_scanned', 'continued')
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._buffer = bytearray()
         self._scanned = 0
         self._interim = 0
-        self.started = False  # an octet has arrived
         self.continued = False  # a 100 (Continue) has arrived
 
     def feed(self, data: bytes) -> tuple[ResponseHead, bytes] | None:
         """The final head, and the octets behind it; None while it isn't there. Raises as parse_response_head does."""
-        self.started = True
         buffer: bytes | bytearray = data
         if self._buffer:
             self._buffer += data
@@ -849,9 +902,6 @@ _CHUNK_LINE = re.compile(
 )
 
 
-_BARE = re.compile(rb'\x00|\r(?!\n|\Z)|(?<!\r)\n')
-
-
 class _ChunkLines(dict[bytes, int]):
     """Chunk-size lines seen before -> the size; bounded, like the field names."""
 
@@ -878,7 +928,18 @@ class Chunked:
     # Where the next octet belongs. What can't be taken yet, a part of a line, is kept in `_partial`.
     _LINE, _DATA, _DATA_END, _TRAILERS = range(4)
 
-    __slots__ = ('_decoded', '_overhead', '_partial', '_remaining', '_state', 'complete', 'excess', 'trailers')
+    __slots__ = (
+        '_decoded',
+        '_overhead',
+        '_partial',
+        '_remaining',
+        '_state',
+        '_trailer_lines',
+        '_trailer_octets',
+        'complete',
+        'excess',
+        'trailers',
+    )
 
     def __init__(self) -> None:
         self._state = self._LINE
@@ -886,6 +947,8 @@ class Chunked:
         self._partial = b''
         self._decoded = 0  # octets of data so far
         self._overhead = 0  # octets of chunk extensions so far
+        self._trailer_lines: list[bytes] = []
+        self._trailer_octets = 0
         self.complete = False
         self.excess = b''
         self.trailers: Fields = ()
@@ -911,17 +974,13 @@ class Chunked:
             if state == self._LINE:
                 end = data.find(b'\r\n', position, position + _MAX_CHUNK_LINE + 2)
                 if end < 0:
-                    self._check_partial_line(data[position:])
+                    self._keep_partial(data[position:], _MAX_CHUNK_LINE)
                     break
                 remaining = _CHUNK_LINES[data[position:end]]
                 if end - position > 16:
                     self._count_overhead(end - position)
-                if remaining:
-                    position = end + 2
-                    state = self._DATA
-                else:
-                    position = end  # so that an empty trailer section is CRLF CRLF, like the end of any other
-                    state = self._TRAILERS
+                state = self._DATA if remaining else self._TRAILERS
+                position = end + 2
             elif state == self._DATA:
                 end = position + remaining
                 piece = data[position:end]
@@ -935,26 +994,26 @@ class Chunked:
                 line_end = data[position : position + 2]
                 if line_end != b'\r\n':
                     if line_end == b'\r':
+                        self._partial = line_end
                         break
                     raise HttpProtocolError(f'expected CRLF after the data of a chunk, got {_shown(line_end)}')
                 position += 2
                 state = self._LINE
             else:
-                end = data.find(b'\r\n\r\n', position)
-                section = data[position : end if end >= 0 else size]
-                if len(section) > _MAX_TRAILERS:
-                    raise HttpHeaderTooLong(f'expected a trailer section of at most {_MAX_TRAILERS} octets')
-                if _BARE.search(section):
-                    raise HttpProtocolError('expected a trailer section without NUL, CR and LF only as CRLF')
+                room = _MAX_TRAILERS - self._trailer_octets
+                end = data.find(b'\r\n', position, position + room + 2)
                 if end < 0:
+                    self._keep_partial(data[position:], room)
                     break
-                if section:
-                    self.trailers = _parse_trailers(section[2:])
-                self.complete = True
-                self.excess = data[end + 4 :]
-                position = size
-        if position < size:
-            self._partial = data[position:]
+                line = data[position:end]
+                position = end + 2
+                if line:
+                    self._add_trailer(line)
+                else:
+                    self.trailers = parse_fields(self._trailer_lines)
+                    self.complete = True
+                    self.excess = data[position:]
+                    break
         self._state, self._remaining = state, remaining
         return pieces[0] if len(pieces) == 1 else b''.join(pieces)
 
@@ -965,11 +1024,29 @@ class Chunked:
                 f'expected the end of a body in the chunked coding, got {self!r} when the connection closed'
             )
 
-    def _check_partial_line(self, line: bytes) -> None:
-        """Refuse a line as soon as it can't become one, rather than to wait for octets that may never come."""
-        if len(line) > _MAX_CHUNK_LINE or b'\n' in line or b'\r' in line[:-1]:
+    def _keep_partial(self, line: bytes, limit: int) -> None:
+        """Keep a part of a line, but not what can't become one, rather than to wait for octets that may never come."""
+        self._check_line(line.removesuffix(b'\r'))
+        if len(line.removesuffix(b'\r')) > limit:
+            kind = HttpHeaderTooLong if self._trailer_octets or self._state == self._TRAILERS else HttpProtocolError
+            raise kind(f'expected at most {limit} octets more in a line of the chunked coding, got {len(line)}')
+        self._partial = line
+
+    @staticmethod
+    def _check_line(line: bytes) -> None:
+        if b'\n' in line or b'\r' in line or 0 in line:
             raise HttpProtocolError(
-                f'expected a chunk-size line of at most {_MAX_CHUNK_LINE} octets, ended by CRLF, got {_shown(line)}'
+                f'expected a line of the chunked coding without NUL, and CR and LF only as its end, got {_shown(line)}'
+            )
+
+    def _add_trailer(self, line: bytes) -> None:
+        """A line of the trailer section, RFC 9112 section 7.1.2: never merged with the header section."""
+        self._check_line(line)
+        self._trailer_octets += len(line) + 2
+        self._trailer_lines.append(line)
+        if self._trailer_octets > _MAX_TRAILERS or len(self._trailer_lines) > _MAX_FIELDS:
+            raise HttpHeaderTooLong(
+                f'expected a trailer section of at most {_MAX_TRAILERS} octets and {_MAX_FIELDS} lines'
             )
 
     def _count_overhead(self, octets: int) -> None:
@@ -978,14 +1055,6 @@ class Chunked:
             raise HttpProtocolError(
                 f'expected chunk extensions of at most {_MAX_CHUNK_OVERHEAD} octets beyond data, got {self._overhead}'
             )
-
-
-def _parse_trailers(section: bytes) -> Fields:
-    """A trailer section without its last CRLF: RFC 9112 section 7.1.2. Never merged with the header section."""
-    lines = section.split(b'\r\n')
-    if len(lines) > _MAX_FIELDS:
-        raise HttpHeaderTooLong(f'expected at most {_MAX_FIELDS} lines in a trailer section, got {len(lines)}')
-    return parse_fields(lines)
 
 
 ResponseFraming = NoBody | Length | Chunked | UntilClose
@@ -1008,10 +1077,12 @@ def response_framing(method: bytes, head: ResponseHead) -> ResponseFraming:
         return Chunked()
     # 5 and 6: one Content-Length, or the same one repeated
     if (length := special.get(b'content-length')) is not None:
-        values = {value.strip(b' \t') for value in length.split(b',')} if b',' in length else (length,)
-        if not all(map(_DIGITS.fullmatch, values)) or len(lengths := {*map(int, values)}) > 1:
+        if _DIGITS.fullmatch(length):
+            return Length(int(length))
+        values = [value.strip(b' \t') for value in length.split(b',')]
+        if not all(map(_DIGITS.fullmatch, values)) or len({*map(int, values)}) > 1:
             raise HttpProtocolError(f'expected one content-length of decimal digits, got {_shown(length)}')
-        return Length(lengths.pop())
+        return Length(int(values[0]))
     # 7 is for requests
     # 8: until the server closes
     return UntilClose()
@@ -1034,10 +1105,13 @@ _KEEP_ALIVE = re.compile(rb'(?:.*[,; \t])?timeout=([0-9]{1,9})(?:[,; \t].*)?', r
 
 
 def keep_alive_hint(head: ResponseHead) -> float:
-    """Seconds for which the server says it keeps an idle connection (Keep-Alive: timeout=5), less one for the way."""
+    """Seconds for which the server says it keeps an idle connection (Keep-Alive: timeout=5), less some for the way."""
     hint = head.special.get(b'keep-alive')
     matched = _KEEP_ALIVE.fullmatch(hint) if hint is not None else None
-    return max(float(matched[1]) - 1.0, 0.0) if matched else math.inf
+    if matched is None:
+        return math.inf
+    seconds = float(matched[1])
+    return max(seconds - 1.0, seconds / 2)
 
 
 # ----- bytes only above, sockets below -------------------------------------------------------------------------------
@@ -1167,6 +1241,15 @@ class _Resolving:
         return self._task.cancelling() > self._cancelling
 
 
+def _make_poll(fd: int) -> Callable[[int], object]:
+    """A function that asks, without waiting, whether something can be read; where there is none, something may."""
+    if not hasattr(select, 'poll'):  # pragma: no cover - Windows
+        return lambda _: True
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    return poller.poll
+
+
 class Connection:
     """One connection, plain or TLS: who may use it is the pool's business, what goes over it is the exchange's.
 
@@ -1181,14 +1264,17 @@ class Connection:
         '_loop',
         '_outbox',
         '_pending',
+        '_poll',
         '_reading',
         '_receiving',
         '_recv',
         '_sending',
-        '_timeout',
+        '_time',
         '_timer',
+        '_timer_at',
         '_wants_read',
         'address',
+        'answered',
         'bufsize',
         'closed',
         'error',
@@ -1199,6 +1285,7 @@ class Connection:
         'origin',
         'reusable',
         'sock',
+        'timeout',
         'uses',
     )
 
@@ -1210,17 +1297,21 @@ class Connection:
         self._fd: int = sock.fileno()
         self._recv: Callable[[int], bytes] = sock.recv
         self._pending: Callable[[], int] | None = None  # TLS: decrypted octets that the selector doesn't know of
+        self._poll = _make_poll(self._fd)
         self.bufsize = bufsize
-        self._timeout = timeout
+        self.timeout = timeout  # seconds that each wait for the peer may take; None for ever
         self._receiving: asyncio.Future[bytes] | None = None  # who waits for octets
         self._sending: asyncio.Future[None] | None = None  # who waits to send
         self._listener: Callable[[bytes | Exception], None] | None = None  # who is told of octets during an upload
         self._outbox: deque[bytes | memoryview] = deque()
         self._wants_read = False  # TLS: sending has to wait for a record of the peer
+        self._time = self._loop.time
         self._deadline = math.inf
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
         self.lane: Callable[[], _Lane | None] = _no_lane  # a weak reference
         self.uses = 0  # exchanges that it was used for
+        self.answered = False  # an octet of the response has arrived
         self.generation = 0  # of its lane's addresses, when last known to be among them
         self.keep = math.inf  # seconds to keep it while idle, at most, by the server's word
         self.reusable = True  # so far
@@ -1241,30 +1332,27 @@ class Connection:
 
     # -- time --
 
-    def set_timeout(self, seconds: float | None) -> None:
-        """How long each wait for the peer may be, in seconds; None for ever."""
-        self._timeout = seconds
-
     def _arm(self, seconds: float | None) -> None:
         """Set the deadline. The timer is moved only when it fires too early: most deadlines never come."""
         if seconds is None:
             self._deadline = math.inf
             return
-        deadline = self._deadline = self._loop.time() + seconds
-        timer = self._timer
-        if timer is None:
-            self._timer = self._loop.call_at(deadline, self._on_time)
-        elif timer.when() > deadline:
-            timer.cancel()
+        self._deadline = deadline = self._time() + seconds
+        if deadline < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = deadline
             self._timer = self._loop.call_at(deadline, self._on_time)
 
     def _on_time(self) -> None:
         self._timer = None
+        self._timer_at = math.inf
         waiter = self._receiving or self._sending
         if waiter is None and not self.idle:
             return  # nobody waits for the peer: the next who does arms it again
-        if self._loop.time() < self._deadline:
+        if self._time() < self._deadline:
             if self._deadline < math.inf:
+                self._timer_at = self._deadline
                 self._timer = self._loop.call_at(self._deadline, self._on_time)
         elif waiter is None:
             self.close()
@@ -1306,8 +1394,11 @@ class Connection:
 
     def is_quiet(self) -> bool:
         """Whether there is nothing to read: no octet, no end, no error. Anything else would belong to no request, and
-        be taken for the answer to the next: RFC 9112 section 9.2. TLS 1.3's tickets are not to be seen here.
+        be taken for the answer to the next: RFC 9112 section 9.2. Asking costs less than a read that finds nothing;
+        a record of TLS that is no data, such as a ticket, only a read can tell.
         """
+        if not self._poll(0) and (self._pending is None or not self._pending()):
+            return True
         try:
             self._recv(1)
         except (BlockingIOError, ssl.SSLWantReadError):
@@ -1329,9 +1420,9 @@ class Connection:
             raise HttpRequestError('expected one reader of a body at a time')
         if not self._reading:
             self._listen_again()
-        waiter: asyncio.Future[bytes] = self._loop.create_future()
+        waiter: asyncio.Future[bytes] = asyncio.Future(loop=self._loop)
         self._receiving = waiter
-        self._arm(self._timeout)
+        self._arm(self.timeout)
         try:
             return await waiter
         except OSError as error:
@@ -1392,7 +1483,7 @@ class Connection:
             self._sending = self._loop.create_future()
             if not self._wants_read:
                 self._loop.add_writer(self._fd, self._on_writable)
-            self._arm(self._timeout)
+            self._arm(self.timeout)
             try:
                 await self._sending
             finally:
@@ -1469,7 +1560,7 @@ class Connection:
                     writes = True
                     loop.add_writer(fd, ready)
                 waiter = self._sending = loop.create_future()
-                self._arm(self._timeout)
+                self._arm(self.timeout)
                 try:
                     await waiter
                 finally:
@@ -1478,7 +1569,7 @@ class Connection:
                         loop.remove_writer(fd)
         except TimeoutError as error:
             raise HttpConnectTimeoutError(
-                f'expected progress of the TLS handshake within {self._timeout} s: {self!r}'
+                f'expected progress of the TLS handshake within {self.timeout} s: {self!r}'
             ) from error
         except (OSError, ValueError) as error:
             raise HttpTlsError(f'expected a TLS handshake as {hostname}, got {error}: {self!r}') from error
@@ -1549,7 +1640,7 @@ class Connection:
     def _failure(self, error: OSError, doing: str) -> HttpError:
         """What an error of the socket means to the caller."""
         if isinstance(error, TimeoutError):
-            return HttpTimeoutError(f'expected progress within {self._timeout} s while {doing}: {self!r}')
+            return HttpTimeoutError(f'expected progress within {self.timeout} s while {doing}: {self!r}')
         if isinstance(error, (ConnectionError, ssl.SSLEOFError)):
             return HttpConnectionClosedError(f'the connection ended while {doing}: {error}: {self!r}')
         return HttpDataError(f'the connection failed while {doing}: {error}: {self!r}')
@@ -2041,34 +2132,39 @@ class _Source:
 class _Upload:
     """A request on its way out, while its response may already be on its way in: RFC 9112 section 9.5."""
 
-    __slots__ = ('_connection', '_error', '_expecting', '_final', '_heads', '_stop')
+    __slots__ = ('_connection', '_error', '_expecting', '_heads', '_stop', 'final')
 
     def __init__(self, connection: Connection, heads: ResponseHeads) -> None:
         self._connection = connection
         self._heads = heads
-        self._final: tuple[ResponseHead, bytes] | None = None
+        self.final: tuple[ResponseHead, bytes] | None = None
         self._error: HttpError | None = None
         self._stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._expecting = False
 
-    async def run(self, head: bytes, message: _Message) -> tuple[tuple[ResponseHead, bytes] | None, bool]:
-        """Send head and body. The result: the final head if it has come, and whether all of the request went out."""
+    async def run(self, head: bytes, message: _Message | None) -> bool:
+        """Send head and body; whether all of the request went out. `final` is the response's head if that has come."""
         connection = self._connection
         connection.listen(self._on_arrival)
         try:
             connection.write((head,) if head else ())
-            if message.fields.expect_continue and not await self._continues():
-                return self._outcome(), False
-            sent = await self._send(message.source, message.framing)
+            if message is None:
+                sent = await connection.flush(self._is_over)
+            else:
+                goes_on = not message.fields.expect_continue or await self._continues()
+                sent = goes_on and await self._send(message.source, message.framing)
         except OSError as error:
             self._salvage()
-            if self._final is None:
+            if self.final is None:
                 raise connection._failure(error, 'sending') from error
             sent = False
         finally:
             connection.listen(None)
-            await message.close()
-        return self._outcome(), sent
+            if message is not None:
+                await message.close()
+        if self.final is None and self._error is not None:
+            raise self._error
+        return sent
 
     async def _send(self, source: _Source | None, framing: RequestFraming | None) -> bool:
         connection = self._connection
@@ -2115,7 +2211,7 @@ class _Upload:
         return True
 
     def _is_over(self) -> bool:
-        return self._final is not None or self._error is not None
+        return self.final is not None or self._error is not None
 
     def _wake(self) -> None:
         if not self._stop.done():
@@ -2130,7 +2226,8 @@ class _Upload:
                 raise arrived
             if not arrived:
                 self._heads.eof()
-            self._final = self._heads.feed(arrived)
+            self._connection.answered = True
+            self.final = self._heads.feed(arrived)
         except HttpError as error:
             self._error = error
         if self._is_over():
@@ -2142,12 +2239,11 @@ class _Upload:
         """After a failure to send: a response that has arrived before it counts for more."""
         with contextlib.suppress(HttpDataError):
             while not self._is_over() and (data := self._connection.receive_now()):
-                self._final = self._heads.feed(data)
+                self._connection.answered = True
+                self.final = self._heads.feed(data)
 
-    def _outcome(self) -> tuple[ResponseHead, bytes] | None:
-        if self._final is None and self._error is not None:
-            raise self._error
-        return self._final
+
+_EMPTY_TYPES = frozenset((tuple, list, bytes, type(None)))  # an empty one of these is no body
 
 
 class _Message:
@@ -2180,8 +2276,6 @@ class _Message:
         self.framing: RequestFraming | None = None
         if callable(body) and not isinstance(body, Streamed):
             body = body(*args, **dict(kwargs))
-        if body is None or (isinstance(body, (tuple, list, bytes)) and not body):
-            body = Streamed(b'')
         if isinstance(body, Streamed):
             self._payload = body.data
             self.framing = request_framing(self.method, self.version, self.fields, len(body.data))
@@ -2217,10 +2311,6 @@ class _Message:
         self._head = head
         return head
 
-    def is_repeatable(self) -> bool:
-        """Whether sending it twice does no harm, and its body can be made anew: RFC 9110 section 9.2.2."""
-        return self.method in _IDEMPOTENT and _is_repeatable_body(self._body[0])
-
     async def close(self) -> None:
         """Close the caller's iterator."""
         if self.source is not None and not self.source.ended:
@@ -2237,28 +2327,34 @@ def _is_repeatable_body(body: Any) -> bool:
 
 
 async def _exchange(
-    connection: Connection, head: bytes, message: _Message, heads: ResponseHeads
+    connection: Connection, head: bytes, message: _Message | None, limit: int
 ) -> tuple[ResponseHead, bytes, bool]:
     """Send a request and receive the final head. The result: the head, the octets that came behind it, and whether
     all of the request was sent. Raises HttpDataError in its kinds.
     """
     connection.uses += 1
+    connection.answered = False
     sent = False
-    final = None
-    if message.source is None:
+    if message is None or message.source is None:
         try:
             sent = connection.send_at_once(head)
         except OSError as error:
             raise connection._failure(error, 'sending') from error
         head = b''  # the rest of it is queued
+    heads = ResponseHeads(limit)
     if not sent:
-        final, sent = await _Upload(connection, heads).run(head, message)
-    while final is None:
+        upload = _Upload(connection, heads)
+        sent = await upload.run(head, message)
+        if upload.final is not None:
+            return *upload.final, sent
+    while True:
         data = await connection.receive()
         if not data:
             heads.eof()
+        connection.answered = True
         final = heads.feed(data)
-    return *final, sent
+        if final is not None:
+            return *final, sent
 
 
 # 10 Pool -------------------------------------------------------------------------------------------------------------
@@ -2311,6 +2407,7 @@ class _Lane:
         '_answers',
         '_expires_at',
         '_generation',
+        '_keep_alive_timeout',
         '_known',
         '_loop',
         '_moved_at',
@@ -2330,6 +2427,7 @@ class _Lane:
     def __init__(self, origin: Origin, base: Network | None, network: Network, settings: _Settings) -> None:
         self._loop = asyncio.get_running_loop()
         self._settings = settings
+        self._keep_alive_timeout = settings.keep_alive_timeout
         self.origin = origin
         self.base = base  # the replacement in force when it was made: another one, another lane
         self.network = network
@@ -2398,7 +2496,9 @@ class _Lane:
 
     def give(self, connection: Connection) -> None:
         """Take a connection back that is free again: for who waits longest, or to be idle."""
-        seconds = min(self._settings.keep_alive_timeout, connection.keep)
+        seconds = self._keep_alive_timeout
+        if connection.keep < seconds:
+            seconds = connection.keep
         if seconds <= 0 or self.closed or self.base is not _replacement or not self._is_current(connection):
             connection.close()
         elif self._waiters and (waiter := self._next_waiter()) is not None:
@@ -2612,6 +2712,7 @@ def Pool(
     Raises HttpRequestError for a setting that makes no sense.
     """
     loop = asyncio.get_running_loop()
+    thread = threading.get_ident()
     if http_version not in _VERSIONS:
         raise HttpRequestError(f'expected http_version {_VERSIONS[0]!r} or {_VERSIONS[1]!r}, got {http_version!r}')
     if send_header is not None or send_body is not None:
@@ -2630,7 +2731,8 @@ def Pool(
     make_resolver_adapter = get_resolver_logger_adapter
     internet = Internet(get_dns_resolver, get_sock, get_resolver_logger_adapter({}))
     contexts: list[ssl.SSLContext] = []
-    lanes: dict[tuple[int, Origin], _Lane] = {}
+    lanes: dict[Origin, _Lane] = {}  # those of the network in force
+    other_lanes: dict[tuple[int, Origin], _Lane] = {}  # those of networks before it, by identity
     outer: dict[int, tuple[Network, Network]] = {}  # id of what is beneath -> it, and what `network` put around it
     opening: set[asyncio.Future[None]] = set()
     closed = False
@@ -2652,16 +2754,20 @@ def Pool(
         ssl_context,
     )
 
-    def make_lane(key: tuple[int, Origin]) -> _Lane:
+    def find_lane(origin: Origin) -> _Lane:
+        """The lane for an origin through the network in force, made if there is none."""
         nonlocal sweep_at
-        if len(lanes) >= sweep_at:
-            for spare in [key for key, lane in lanes.items() if lane.is_spare()]:
-                del lanes[spare]
-            sweep_at = max(64, 2 * len(lanes))
         base = internet if _replacement is None else _replacement
         if id(base) not in outer:
             outer[id(base)] = base, base if network is None else network(base)
-        lane = lanes[key] = _Lane(key[1], _replacement, outer[id(base)][1], settings)
+        if (lane := lanes.pop(origin, None)) is not None:
+            other_lanes[id(lane.base or internet), origin] = lane
+        lane = other_lanes.pop((id(base), origin), None) or _Lane(origin, _replacement, outer[id(base)][1], settings)
+        if len(lanes) >= sweep_at:
+            for spare in [origin for origin, lane in lanes.items() if lane.is_spare()]:
+                del lanes[spare]
+            sweep_at = max(64, 2 * len(lanes))
+        lanes[origin] = lane
         return lane
 
     async def obtain(
@@ -2706,19 +2812,23 @@ def Pool(
         whatever the caller's body raises. A request that is idempotent (RFC 9110 section 9.2.2) and whose body can be
         sent again is repeated once if a connection from the pool turns out to have been closed by the server.
         """
-        if asyncio.get_running_loop() is not loop:
+        if (threading.get_ident() != thread or not loop.is_running()) and asyncio.get_running_loop() is not loop:
             raise HttpRequestError('expected to be called in the event loop that the pool was made in')
         parsed = parse_url(url)
+        target = add_params(parsed.target, params) if params else parsed.target
         fields = encode_fields(headers) if headers else NO_FIELDS
-        check_method(method, fields)
-        message = _Message(
-            method,
-            add_params(parsed.target, params) if params else parsed.target,
-            parsed.host if fields.host is None else fields.host,
-            fields,
-            http_version,
-            (body, body_args, body_kwargs),
-        )
+        if type(method) is not bytes or method not in _ORDINARY_METHODS:
+            check_method(method, fields)
+        host = parsed.host if fields.host is None else fields.host
+        message = None
+        head = b''
+        if type(body) in _EMPTY_TYPES and not body:
+            plain = fields is NO_FIELDS and method not in _WITH_CONTENT
+            framing = None if plain else request_framing(method, http_version, fields, 0)
+            encoded = fields.encoded if framing is None else fields.encoded + framing.field
+            head = encode_request_head(method, target, host, encoded, http_version)
+        else:
+            message = _Message(method, target, host, fields, http_version, (body, body_args, body_kwargs))
         timeout = default_timeout if socket_timeout is _DEFAULT else socket_timeout
         log: logging.LoggerAdapter[Any] | None = None
         if _logger.isEnabledFor(logging.INFO):
@@ -2726,22 +2836,24 @@ def Pool(
             log.info('Requesting')
         retried = False
         while True:
-            message.open()
-            heads = ResponseHeads(max_header_length)
+            if message is not None:
+                message.open()
             connection: Connection | None = None
             reused = False
             try:
                 while True:
                     if closed:
                         raise HttpPoolClosedError('expected an open pool')
-                    key = (id(_replacement), parsed.origin)
-                    lane = lanes.get(key) or make_lane(key)
+                    lane = lanes.get(parsed.origin)
+                    if lane is None or lane.base is not _replacement:
+                        lane = find_lane(parsed.origin)
                     connection = None if retried else lane.take()
                     if connection is None:
                         make_resolving = get_resolver_logger_adapter or make_resolver_adapter
                         connection = await obtain(lane, retried, timeout, make_resolving(_log_extra(method, parsed)))
-                    connection.set_timeout(timeout)
-                    head = message.head(lane)
+                    connection.timeout = timeout
+                    if message is not None:
+                        head = message.head(lane)
                     reused = connection.uses > 0
                     if connection.is_quiet():  # the last look before writing
                         break
@@ -2752,22 +2864,25 @@ def Pool(
                     log.info('Sending on %r', connection)
                 if sock_pre_message is not None:
                     sock_pre_message(connection.sock)
-                answer, rest, sent = await _exchange(connection, head, message, heads)
+                answer, rest, sent = await _exchange(connection, head, message, max_header_length)
                 if sock_post_message is not None:
                     sock_post_message(connection.sock)
-                framing = response_framing(method, answer)
-                piece = framing.feed(rest) if rest else b''
+                response_body = response_framing(method, answer)
+                piece = response_body.feed(rest) if rest else b''
             except BaseException as error:
                 if connection is not None:
                     connection.close()
-                await message.close()
+                if message is not None:
+                    await message.close()
                 if (
                     reused
                     and not retried
-                    and not heads.started
                     and isinstance(error, HttpDataError)
                     and not isinstance(error, HttpTimeoutError)
-                    and message.is_repeatable()
+                    and connection is not None
+                    and not connection.answered
+                    and method in _IDEMPOTENT
+                    and _is_repeatable_body(body)
                 ):
                     if log is not None:
                         log.info('Repeating on a fresh connection: %s', error)
@@ -2777,12 +2892,13 @@ def Pool(
             if log is not None:
                 log.info('Received %s', answer.code.decode())
             lane.speaks_10 = answer.minor == 0
-            connection.reusable = sent and not fields.close and is_persistent(http_version, answer, framing)
-            connection.keep = keep_alive_hint(answer)
-            if framing.complete:
-                _give_back(connection, framing)
+            connection.reusable = sent and not fields.close and is_persistent(http_version, answer, response_body)
+            if b'keep-alive' in answer.special:
+                connection.keep = keep_alive_hint(answer)
+            if response_body.complete:
+                _give_back(connection, response_body)
                 connection = None
-            return Response(answer.code, answer.headers, Body(connection, framing, piece))
+            return Response(answer.code, answer.headers, Body(connection, response_body, piece))
 
     async def close() -> None:
         """Close every connection; requests in flight or waiting fail with HttpPoolClosedError, as do later ones."""
@@ -2791,9 +2907,10 @@ def Pool(
         for stop in tuple(opening):
             if not stop.done():
                 stop.set_result(None)
-        for lane in tuple(lanes.values()):
+        for lane in (*lanes.values(), *other_lanes.values()):
             lane.close()
         lanes.clear()
+        other_lanes.clear()
         for _, around in tuple(outer.values()):
             await around.close()
         outer.clear()
