@@ -36,6 +36,7 @@ Rules that every edit keeps:
 
 from __future__ import annotations
 
+import _socket
 import asyncio
 import contextlib
 import errno
@@ -48,6 +49,7 @@ import math
 import os
 import re
 import select
+import signal
 import socket
 import ssl
 import sys
@@ -56,6 +58,7 @@ import weakref
 from collections import deque
 from collections.abc import (
     AsyncIterable,
+    AsyncIterator,
     Awaitable,
     Callable,
     Container,
@@ -154,6 +157,21 @@ def _need(module: str, purpose: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         raise ImportError(f'{purpose} needs {module}: pip install "lowhaio[testing]"') from error
+
+
+# The commands of section 10, by name: what they are for, and what adds their arguments to a parser and gives what runs
+_Configure = Callable[[Any], Callable[[Any], int]]
+_COMMANDS: dict[str, tuple[str, _Configure]] = {}
+
+
+def _command(name: str, purpose: str) -> Callable[[_Configure], _Configure]:
+    """Make a command of a function that adds its arguments to an ArgumentParser, and returns what runs it."""
+
+    def register(configure: _Configure) -> _Configure:
+        _COMMANDS[name] = purpose, configure
+        return configure
+
+    return register
 
 
 def _shown(data: bytes | bytearray, limit: int = 60) -> str:
@@ -666,6 +684,17 @@ class Event:
 # the loop that the client runs in. Above it, a ServerConnection keeps what was seen and plays what the server does.
 
 
+# The socket class itself, also where a guard (pytest-socket) has put another in its place: these go nowhere
+_SOCKET: type[socket.socket] = next(kind for kind in socket.socket.__mro__ if kind.__module__ == 'socket')
+
+
+def _socketpair() -> tuple[socket.socket, socket.socket]:
+    ends = [_SOCKET(end.family, end.type, end.proto, end.detach()) for end in _socket.socketpair()]
+    for end in ends:
+        end.setblocking(False)
+    return ends[0], ends[1]
+
+
 class _Until:
     """Awaited by a server's coroutine: it goes on when the callback that `register` is given has been called."""
 
@@ -786,10 +815,16 @@ class _Wire:
         """Take what comes as TLS, beginning with the handshake."""
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._tls.connection = self.owner  # type: ignore[attr-defined] # for _named
 
     @property
     def tls(self) -> ssl.SSLObject | None:
         return self._tls
+
+    @property
+    def is_real(self) -> bool:
+        """The client's end isn't ours: it may be anybody's."""
+        return self._client is None
 
     @property
     def is_blocked(self) -> bool:
@@ -858,7 +893,7 @@ class _Wire:
             descriptor, inode = self._client
             with contextlib.suppress(OSError):
                 if os.fstat(descriptor).st_ino == inode:
-                    with socket.socket(fileno=os.dup(descriptor)) as client:
+                    with _SOCKET(fileno=os.dup(descriptor)) as client:
                         client.send(b'\0', socket.MSG_DONTWAIT)
         self.abort()
 
@@ -1029,13 +1064,19 @@ def _where() -> str:
     while frame is not None:
         file = frame.f_code.co_filename
         if not file.startswith(_NOT_THE_USERS) and not file.startswith('<frozen'):
-            shorter = os.path.relpath(file)
-            return f'{shorter if len(shorter) < len(file) else file}:{frame.f_lineno} in {frame.f_code.co_name}'
+            return _line(frame)
         frame = frame.f_back
     return ''
 
 
+def _line(frame: FrameType) -> str:
+    file = frame.f_code.co_filename
+    shorter = os.path.relpath(file)
+    return f'{shorter if len(shorter) < len(file) else file}:{frame.f_lineno} in {frame.f_code.co_name}'
+
+
 _NOT_THE_USERS = (__file__, lowhaio.__file__, os.path.dirname(asyncio.__file__), contextlib.__file__)
+_NOT_THE_TESTS = frozenset(('anyio', 'pytest_asyncio', __name__))  # whose tasks are not the test's
 
 
 class ServerConnection:
@@ -1108,6 +1149,10 @@ class ServerConnection:
         return f'<ServerConnection {self.number} to {_url(self.server.origin)}, {len(self.requests)} requests, {state}>'
 
     @property
+    def _opened(self) -> str:
+        return f'\n  opened at {self.opened_at}' if self.opened_at else ''
+
+    @property
     def is_open(self) -> bool:
         """Neither side has closed it."""
         return not self._wire.is_ended()
@@ -1121,7 +1166,7 @@ class ServerConnection:
         for fault in self.server._applied('handshake', self.number):
             handshake = fault.how
         if self.server.origin.scheme == 'http':
-            self._stepper = _Stepper(self.server._serve(self), self._finished)
+            self._stepper = _Stepper(self._serve(), self._finished)
             self._stepper.step()
         elif isinstance(handshake, str) and handshake != 'done':
             self._stepper = _Stepper(self._spoil(handshake), self._finished)
@@ -1129,8 +1174,70 @@ class ServerConnection:
         else:
             if not isinstance(handshake, str):
                 self._wire.cut_after = handshake
-            self._stepper = _Stepper(self.server._serve(self), self._finished)
+            self._stepper = _Stepper(self._serve(), self._finished)
             self._wire.secure(_server_context(material))
+
+    def _choose_server(self, name: str | None) -> None:
+        """Of the servers at one address, take the one of this name."""
+        listening = self.server.network._listeners.get((self.address, self.server.origin.port), [])
+        named = next((server for server in listening if server.origin.host == name), self.server)
+        if named is not self.server:
+            self.server.connections.remove(self)
+            self.server = named
+            named.connections.append(self)
+            self.number = len(named.connections)
+
+    async def _serve(self) -> None:
+        """What its server says of the connection; then requests, one after the other."""
+        if self.server._scripts:
+            if not await self._play(self.server._scripts.popleft()):
+                return
+            self.unanswered = None
+        while (request := await self._next_request()) is not None:
+            if not await self.server._respond(request):
+                return
+            while not request.complete:
+                if not await self._more():
+                    return
+            self._finish_request()
+
+    async def _next_request(self) -> ReceivedRequest | None:
+        """Read a request's head. None when the client has closed instead."""
+        if not self._buffer and not await self._more():
+            return None
+        self.unanswered = 'a request is on its way'
+        server = self.server
+        number = server._asked = server._asked + 1
+        start = len(self.received) - len(self._buffer)
+        for fault in server._applied('request', self.number, number):
+            self._limit_request(start + fault.at, fault)
+        scanned = 0
+        try:
+            while (split := lowhaio.split_head(self._buffer, _HEAD_LIMIT, scanned)) is None:
+                scanned = len(self._buffer)
+                if not await self._more():
+                    return None
+            fields = lowhaio.parse_fields(split[1])
+        except HttpError as error:
+            raise FakeNetworkError(f'{_url(server.origin)} was sent no HTTP/1.1 request: {error}') from error
+        line = _REQUEST_LINE.fullmatch(split[0])
+        if line is None:
+            raise FakeNetworkError(
+                f'expected a request line such as GET / HTTP/1.1 at {_url(server.origin)}, got {_shown(split[0])}'
+            )
+        if server.origin.scheme == 'http' and not self.requests:
+            host = next((value for name, value in fields if name == b'host'), b'').decode('latin-1')
+            self._choose_server(host.rpartition(':')[0] if ':' in host else host)
+            server = self.server
+        rest = bytes(self._buffer[split[2] :])
+        self._buffer.clear()
+        request = ReceivedRequest(self, number, (line[1], line[2], line[3]), fields, start, split[2])
+        self.unanswered = f'{request} is not answered'
+        for requests in (self.requests, server.requests, server.network.requests):
+            requests.append(request)
+        self._reading = request
+        self._take(rest)
+        return request
 
     async def _spoil(self, handshake: str) -> None:
         """Instead of a handshake."""
@@ -1153,16 +1260,16 @@ class ServerConnection:
         """What the client left behind, at the end of the test."""
         if self._wire.is_ended():
             return []
-        undelivered = self._wire.undelivered() or self._wire.is_blocked
-        if self.unanswered is not None:
+        unread = self._wire.undelivered() or self._wire.is_blocked
+        if unread and self.requests:
+            what = f'still in use: the reply to {self.requests[-1]} was not read to its end'
+        elif self.unanswered is not None:
             what = f'still in use: {self.unanswered}'
-        elif undelivered:
-            what = 'still in use: its body was not read to the end'
         elif strict:
             what = 'open and idle'
         else:
             return []
-        return [f'connection {self.number} to {_url(self.server.origin)} is {what}\n  opened at {self.opened_at}']
+        return [f'connection {self.number} to {_url(self.server.origin)} is {what}{self._opened}']
 
     # What the wire tells
 
@@ -1281,9 +1388,16 @@ class ServerConnection:
 
     def _fail(self, failure: FakeNetworkError) -> None:
         """Raise it in the client, at its next read, and at the end of the test."""
+        failure.__traceback__ = None  # of the server's side, which tells the test's author nothing
         self.failure = failure
         self.server.network._failures.append(failure)
         self._closed('server')
+        if self._wire.is_real and (self._wire.tls is None or self._wire.secured):
+            said = f'{failure}\n'.encode()
+            self._wire.send(
+                b'HTTP/1.1 501 Not expected\r\ncontent-type: text/plain\r\nconnection: close\r\n'
+                b'content-length: %d\r\n\r\n%s' % (len(said), said)
+            )
         self._wire.close()
 
     # What the script awaits
@@ -1310,6 +1424,8 @@ class ServerConnection:
 
     async def _send(self, data: bytes) -> None:
         self.sent += data
+        if self._reading is not None:
+            self._reading.replied += len(data)
         self._wire.send(data)
         while self._wire.is_blocked and not self._wire.closed:
             await self._wait()
@@ -1468,7 +1584,7 @@ class ServerConnection:
 
     async def _expect_request(self) -> None:
         self._finish_request()
-        request = await self.server._next_request(self)
+        request = await self._next_request()
         while request is not None and not request.complete:
             if not await self._more():
                 break
@@ -1498,6 +1614,7 @@ class _ClientEnd:
 
     def recv(self, size: int) -> bytes:
         """At most so many octets; b'' is the end. Raises what went wrong in the test, if something did."""
+        __tracebackhide__ = True
         if self._connection.failure is not None:
             raise self._connection.failure
         data: bytes = self._recv(size)
@@ -1505,6 +1622,7 @@ class _ClientEnd:
 
     def send(self, data: bytes | memoryview) -> int:
         """Send, and say how much of it; raises as recv does."""
+        __tracebackhide__ = True
         if self._connection.failure is not None:
             raise self._connection.failure
         sent: int = self._send(data)
@@ -1512,6 +1630,7 @@ class _ClientEnd:
 
     def sendmsg(self, buffers: Iterable[bytes | memoryview]) -> int:
         """Send, and say how much of it; raises as recv does."""
+        __tracebackhide__ = True
         if self._connection.failure is not None:
             raise self._connection.failure
         sent: int = self._sendmsg(buffers)
@@ -1542,6 +1661,7 @@ _DNS_ERRORS = {
     'TIMEOUT': 'DnsTimeout',
     'LOOP': 'DnsCnameChainTooLong',
 }
+_GAP = 0.002  # seconds between segments on a real network: enough for a reader on the same machine
 _DNS_TIMEOUT = 2.5  # seconds: five rounds of half a second, as the real resolver takes by default
 _CONNECTS = ('accepted', 'refused', 'unreachable', 'never')
 
@@ -1561,7 +1681,7 @@ class FakeNetwork(lowhaio.Network):
         allow: Iterable[str] = (),
         inner: lowhaio.Network | None = None,
     ) -> None:
-        super().__init__(inner or _real_network())
+        super().__init__(inner or lowhaio.Internet())
         self.strict = strict
         self.trust = trust
         self.servers: list[FakeServer] = []
@@ -1581,6 +1701,12 @@ class FakeNetwork(lowhaio.Network):
         self._trusting: weakref.WeakKeyDictionary[ssl.SSLContext, ssl.SSLContext] = weakref.WeakKeyDictionary()
         self._own_context: ssl.SSLContext | None = None
         self._null: int | None = None  # /dev/null: see _Wire
+        self._listening: list[tuple[asyncio.AbstractEventLoop, socket.socket]] = []
+        self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
+        # What runs already isn't the test's. Of a loop that is not known yet, all is.
+        self._tasks_before: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
+        for loop in {*_loops_used, asyncio._get_running_loop()} - {None}:
+            self._tasks_before |= weakref.WeakSet(asyncio.all_tasks(loop))
 
     def __repr__(self) -> str:
         return f'<FakeNetwork of {len(self.servers)} servers, {len(self.connections)} connections>'
@@ -1723,6 +1849,9 @@ class FakeNetwork(lowhaio.Network):
 
     async def resolve(self, origin: Origin, family: int, get_logger_adapter: Any) -> Sequence[Address]:
         """The addresses of one family. A name that the network doesn't have is the test's failure, not the DNS's."""
+        loop = asyncio.get_running_loop()
+        self._loops.add(loop)
+        _loops_used.add(loop)
         if origin.host in self._allowed:
             real = await self.inner.resolve(origin, family, get_logger_adapter)
             self._let_through.update(address.sockaddr for address in real)
@@ -1734,7 +1863,7 @@ class FakeNetwork(lowhaio.Network):
         else:
             addresses, ttl = [literal], math.inf
             self._check_known(origin)
-        expires_at = asyncio.get_running_loop().time() + ttl
+        expires_at = loop.time() + ttl
         return [
             Address(family, (text, origin.port) if family == socket.AF_INET else (text, origin.port, 0, 0), expires_at)
             for text in addresses
@@ -1877,9 +2006,7 @@ class FakeNetwork(lowhaio.Network):
     def _open(self, server: FakeServer, host: str, how: str | float) -> socket.socket:
         """A socketpair, and the server's end of it at work, now or later or never."""
         loop = asyncio.get_running_loop()
-        client, server_end = socket.socketpair()
-        client.setblocking(False)
-        server_end.setblocking(False)
+        client, server_end = _socketpair()
         if self._null is None:
             self._null = os.open(os.devnull, os.O_RDONLY)
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, self._null.to_bytes(4, sys.byteorder))]
@@ -1909,27 +2036,92 @@ class FakeNetwork(lowhaio.Network):
             loop.call_later(how, accept)
         return client
 
+    # On loopback
+
+    def listen(self, port: int = 0, host: str = '127.0.0.1') -> dict[FakeServer, tuple[str, int]]:
+        """Open a port on loopback for each server, for clients that aren't lowhaio; until `shut`.
+
+        Gives where each of them is. Here segments are separate writes, a little apart; an unmatched request is answered
+        by 501, with the reason as its body.
+        """
+        loop = asyncio.get_running_loop()
+        places: dict[FakeServer, tuple[str, int]] = {}
+        for number, server in enumerate(self.servers):
+            listener = _SOCKET(socket.AF_INET, socket.SOCK_STREAM)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setblocking(False)
+            listener.bind((host, port and port + number))
+            listener.listen(1_000)
+            loop.add_reader(listener, self._accept, loop, listener, server)
+            self._listening.append((loop, listener))
+            places[server] = listener.getsockname()[:2]
+        return places
+
+    def _accept(self, loop: asyncio.AbstractEventLoop, listener: socket.socket, server: FakeServer) -> None:
+        try:
+            sock, peer = listener.accept()
+        except OSError:  # it has gone away again
+            return
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        wire = _Wire(loop, sock, gap=_GAP)
+        connection = ServerConnection(server, wire, loop, peer[0], len(server.connections) + 1, '')
+        server.connections.append(connection)
+        self.connections.append(connection)
+        connection._start()
+
     # At the end
 
-    def problems(self, strict: bool | None = None) -> list[str]:
-        """What is wrong with what happened so far; empty if nothing is. Strict also counts idle connections."""
-        found = [str(failure) for failure in self._failures]
-        for server in self.servers:
+    def problems(self, *, strict: bool | None = None, unmet: bool = True) -> list[str]:
+        """What is wrong with what happened so far; empty if nothing is.
+
+        Requests that were not expected, or, unless `unmet` is false, expected and not asked for; connections that are
+        still in use (strict: or idle); tasks that still run.
+        """
+        found = [str(failure) for failure in dict.fromkeys(self._failures)]
+        for server in self.servers if unmet else ():
             found += server._unmet()
         for connection in self.connections:
             found += connection._leaks(self.strict if strict is None else strict)
-        return found
+        return found + self._tasks_left()
 
-    def check(self, strict: bool | None = None) -> None:
-        """Raise an AssertionError that lists the problems, if there are any. The fixture does it at the test's end."""
-        found = self.problems(strict)
+    def check(self, *, strict: bool | None = None) -> None:
+        """Raise an AssertionError that lists the problems, if there are any. The fixture does so at the test's end."""
+        found = self.problems(strict=strict)
         if found:
-            failures = {id(failure): failure for failure in self._failures}
-            cause = next(iter(failures.values()), None)
-            raise AssertionError(_numbered(found)) from cause
+            raise AssertionError(self.describe(found)) from next(iter(self._failures), None)
+
+    @staticmethod
+    def describe(problems: list[str]) -> str:
+        """Problems as a message."""
+        if len(problems) == 1:
+            return problems[0]
+        listed = '\n\n'.join(f'{number}. {problem}' for number, problem in enumerate(problems, 1))
+        return f'{len(problems)} things are wrong with what the fake network saw:\n\n{listed}'
+
+    def _tasks_left(self) -> list[str]:
+        """Tasks of the test that still run, on the loops that used this network."""
+        left = []
+        for loop in tuple(self._loops):
+            if loop.is_closed():
+                continue
+            for task in asyncio.all_tasks(loop) - {*self._tasks_before}:
+                stack = task.get_stack(limit=1)
+                if not stack or task.cancelling():
+                    continue  # it ends by itself
+                module = stack[0].f_globals.get('__name__', '')
+                if module.partition('.')[0] not in _NOT_THE_TESTS:
+                    name = getattr(task.get_coro(), '__qualname__', '')
+                    left.append(f'{task.get_name()} still runs: {name}\n  waiting at {_line(stack[0])}')
+        return sorted(left)
 
     def shut(self) -> None:
-        """Close every connection from the server's side."""
+        """Close every connection from the server's side, and the ports of `listen`."""
+        for loop, listener in self._listening:
+            if not loop.is_closed():
+                loop.remove_reader(listener)
+            listener.close()
+        self._listening.clear()
         for connection in self.connections:
             connection._abandon()
         if self._null is not None:
@@ -1940,34 +2132,31 @@ class FakeNetwork(lowhaio.Network):
         """A pool has no use for it any more; the fixture has."""
 
 
-def _numbered(problems: list[str]) -> str:
-    if len(problems) == 1:
-        return problems[0]
-    listed = '\n\n'.join(f'{number}. {problem}' for number, problem in enumerate(problems, 1))
-    return f'{len(problems)} things are wrong with what the fake network saw:\n\n{listed}'
-
-
 @contextlib.contextmanager
-def network(*, strict: bool = False, trust: bool = False, allow: Iterable[str] = ()) -> Iterator[FakeNetwork]:
-    """A fake network in place of the real one; checked and taken away at the end.
-
-    with lowhaio_testing.network() as net:
-        net.server('https://api.example.com').expect(b'GET', '/').reply(b'200', body=b'hello')
-        asyncio.run(main())
-    """
-    fake = FakeNetwork(strict=strict, trust=trust, allow=allow)
+def installed(fake: FakeNetwork) -> Iterator[FakeNetwork]:
+    """Put a fake network in place of the real one, and take it away at the end, unchecked."""
     before = lowhaio.replace_network(fake)
     try:
         yield fake
-        fake.check()
     finally:
         lowhaio.replace_network(before)
         fake.shut()
 
 
-def _real_network() -> lowhaio.Network:
-    """What hosts that are let through are reached by."""
-    return lowhaio.Internet()
+@contextlib.contextmanager
+def network(*, strict: bool = False, trust: bool = False, allow: Iterable[str] = ()) -> Iterator[FakeNetwork]:
+    """A fake network in place of the real one, checked and taken away at the end; the fixture's equal without pytest.
+
+    with lowhaio_testing.network() as net:
+        net.server('https://api.example.com').expect(b'GET', '/').reply(b'200', body=b'hello')
+        asyncio.run(main())
+    """
+    with installed(FakeNetwork(strict=strict, trust=trust, allow=allow)) as fake:
+        yield fake
+        fake.check()
+
+
+_loops_used: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
 
 
 def _address(text: str) -> str:
@@ -2075,9 +2264,18 @@ def _server_context(material: _TlsMaterial) -> ssl.SSLContext:
     context.minimum_version, context.maximum_version = material.versions
     context.set_alpn_protocols(['http/1.1'])
     context.num_tickets = 0  # a ticket is octets that the client may never read
+    context.sni_callback = _named
     context.verify_mode = _CLIENT_CERTIFICATES[material.client_certificate]
     context.load_verify_locations(cadata=_authority(True).cert_pem.bytes().decode())
     return context
+
+
+def _named(tls: Any, name: str | None, context: ssl.SSLContext) -> None:
+    """The client has said by SNI whom it wants: of several servers at one address, that one answers."""
+    connection: ServerConnection = tls.connection
+    connection.server_name = name
+    connection._choose_server(name)
+    tls.context = _server_context(connection.server._material)
 
 
 def _trusting_copy(context: ssl.SSLContext, ca_pem: str) -> ssl.SSLContext:
@@ -2147,6 +2345,7 @@ class ReceivedRequest:
         'headers',
         'method',
         'number',
+        'replied',
         'target',
         'version',
     )
@@ -2162,11 +2361,13 @@ class ReceivedRequest:
     ) -> None:
         self.connection = connection
         self.number = number  # from 1, among those to the server
-        self.method, self.target, minor = line
-        self.version = b'HTTP/1.' + minor
+        self.method: bytes = line[0]
+        self.target: bytes = line[1]
+        self.version: bytes = b'HTTP/1.' + line[2]
         self.headers = headers
-        self.arrived_at = connection._loop.time()
+        self.arrived_at: float = connection._loop.time()
         self.expectation: Expectation | None = None  # which one answered it
+        self.replied = 0  # octets of the reply that were sent so far
         self._start = start  # where it begins in what the connection received
         self._octets = octets  # of the head, and of what came of the body, as it was coded
         self._body = bytearray()
@@ -2306,7 +2507,7 @@ class Reply:
     A content-length is added, unless the headers say how the body is framed: then it is sent as it is.
     """
 
-    __slots__ = ('_interim', '_made', 'close', 'early', 'faults', 'method')
+    __slots__ = ('_made', 'close', 'early', 'faults')
 
     def __init__(
         self,
@@ -2330,7 +2531,7 @@ class Reply:
             raise ValueError('expected pieces of the body or segments of the reply, got both')
         self.early = early
         self.close = close
-        self.faults = (faults,) if isinstance(faults, ReplyFault) else tuple(faults)
+        self.faults: tuple[ReplyFault, ...] = (faults,) if isinstance(faults, ReplyFault) else tuple(faults)
         for fault in self.faults:
             if fault.phase != 'reply':
                 raise ValueError(f'expected faults of a reply, got {fault!r}: say it by server.fault')
@@ -2505,7 +2706,7 @@ class Expectation:
         order: _Order | None,
     ) -> None:
         self.server = server
-        self.expected_at = _where()
+        self.expected_at: str = _where()
         self.requests: list[ReceivedRequest] = []  # those that it answered
         self._method = None if method is None else _octets(method)
         self._query: str | None = None
@@ -2689,6 +2890,10 @@ def _times(count: float) -> str:
     return {0: 'never', 1: 'once', 2: 'twice'}.get(int(count), f'{count} times')
 
 
+def _asked(count: int) -> str:
+    return f'asked for {_times(count)}' if count else 'never asked for'
+
+
 def _pairs(params: Any) -> list[tuple[str, str]]:
     """Params as the request will have them."""
     return parse_qsl(lowhaio.add_params(b'/', params).partition(b'?')[2].decode('ascii'), keep_blank_values=True)
@@ -2857,7 +3062,7 @@ class FakeServer:
     def _unmet(self) -> list[str]:
         """What the test said that the code under test didn't use."""
         found = [
-            f'{expectation} was expected {expectation._count()}, and asked for {_times(len(expectation.requests))}'
+            f'{expectation} was expected {expectation._count()}, but {_asked(len(expectation.requests))}'
             f'\n  expected at {expectation.expected_at}'
             for expectation in self.expectations
             if not expectation.is_met
@@ -2870,56 +3075,9 @@ class FakeServer:
             if connection.waiting_for is not None:
                 found.append(
                     f'the script of connection {connection.number} to {_url(self.origin)} was not played to its end: it'
-                    f' still waited for {connection.waiting_for!r}\n  opened at {connection.opened_at}'
+                    f' still waited for {connection.waiting_for!r}{connection._opened}'
                 )
         return found
-
-    async def _serve(self, connection: ServerConnection) -> None:
-        if self._scripts:
-            if not await connection._play(self._scripts.popleft()):
-                return
-            connection.unanswered = None
-        while (request := await self._next_request(connection)) is not None:
-            if not await self._respond(request):
-                return
-            while not request.complete:
-                if not await connection._more():
-                    return
-            connection._finish_request()
-
-    async def _next_request(self, connection: ServerConnection) -> ReceivedRequest | None:
-        """Read a request's head. None when the client has closed instead."""
-        if not connection._buffer and not await connection._more():
-            return None
-        number = self._asked = self._asked + 1
-        connection.unanswered = f'request {number} is on its way'
-        start = len(connection.received) - len(connection._buffer)
-        for fault in self._applied('request', connection.number, number):
-            connection._limit_request(start + fault.at, fault)
-        scanned = 0
-        try:
-            while (split := lowhaio.split_head(connection._buffer, _HEAD_LIMIT, scanned)) is None:
-                scanned = len(connection._buffer)
-                if not await connection._more():
-                    return None
-            fields = lowhaio.parse_fields(split[1])
-        except HttpError as error:
-            raise FakeNetworkError(f'{_url(self.origin)} was sent no HTTP/1.1 request: {error}') from error
-        line = _REQUEST_LINE.fullmatch(split[0])
-        if line is None:
-            raise FakeNetworkError(
-                f'expected a request line such as GET / HTTP/1.1 at {_url(self.origin)}, got {_shown(split[0])}'
-            )
-        rest = bytes(connection._buffer[split[2] :])
-        connection._buffer.clear()
-        request = ReceivedRequest(connection, number, (line[1], line[2], line[3]), fields, start, split[2])
-        connection.unanswered = f'{request} is not answered'
-        connection.requests.append(request)
-        self.requests.append(request)
-        self.network.requests.append(request)
-        connection._reading = request
-        connection._take(rest)
-        return request
 
     async def _respond(self, request: ReceivedRequest) -> bool:
         """Match a request, and answer it. False when that has closed the connection."""
@@ -2983,7 +3141,9 @@ class FakeServer:
     def _explain(self, request: ReceivedRequest) -> str:
         """Why nothing matches a request: the nearest expectation, and how it differs."""
         message = f'no expectation matches {request}'
-        opened = f'\n  on connection {request.connection.number}, opened at {request.connection.opened_at}'
+        opened = f'\n  on connection {request.connection.number}{request.connection._opened}'.replace(
+            '\n  opened', ', opened'
+        )
         if not self.expectations:
             return f'{message}: there is none for {_url(self.origin)}{opened}'
         weights = {'method': 2.0, 'path': 4.0, 'query': 1.0, 'params': 1.0}
@@ -3194,7 +3354,7 @@ class FailConnect(Fault):
     phase = 'connect'
 
     def __init__(self, how: str | float = 'refused') -> None:
-        self.how = _checked_connect(how)
+        self.how: str | float = _checked_connect(how)
 
 
 class FailHandshake(Fault):
@@ -3204,18 +3364,24 @@ class FailHandshake(Fault):
     phase = 'handshake'
 
     def __init__(self, how: str | int = 0) -> None:
-        self.how = _checked_handshake(how)
+        self.how: str | int = _checked_handshake(how)
 
 
 class _Rule:
     """A fault, and what it applies to."""
 
-    __slots__ = ('_connection', '_left', '_request', 'fault')
+    __slots__ = ('_connection', '_left', '_request', '_skipped', 'fault')
 
     def __init__(
-        self, fault: Fault, connection: int | Container[int] | None, request: int | Container[int] | None, times: float
+        self,
+        fault: Fault,
+        connection: int | Container[int] | None = None,
+        request: int | Container[int] | None = None,
+        times: float = math.inf,
+        skipped: int = 0,
     ) -> None:
         self.fault: Any = fault
+        self._skipped = skipped  # how often it doesn't apply at first
         self._connection = (connection,) if isinstance(connection, int) else connection
         self._request = (request,) if isinstance(request, int) else request
         self._left = times
@@ -3226,8 +3392,81 @@ class _Rule:
             return False
         if self._request is not None and (request is None or request not in self._request):
             return False
+        if self._skipped:
+            self._skipped -= 1
+            return False
         self._left -= 1
         return True
+
+
+async def sweep(
+    scenario: Callable[[FakeNetwork], Awaitable[object]],
+    faults: Iterable[Fault | Callable[[int], Fault]] = (TruncateAt, ResetAt),
+    *,
+    step: int = 1,
+    trust: bool = False,
+) -> int:
+    """Run a scenario again and again, each time with another failure, and say which ones it didn't survive.
+
+        async def scenario(net):
+            net.server('https://files.example.com').expect(b'GET', '/big').reply(body=BIG).always()
+            assert await download_with_retries('https://files.example.com/big') == BIG
+
+        await lowhaio_testing.sweep(scenario)
+
+    First it has to succeed with no failure at all. Then TruncateAt, ResetAt, StallAt happen behind each octet of each
+    reply (each `step`th), or of each request by `functools.partial(ResetAt, of='request')`; another fault, such as
+    FailConnect(), at each of the connections, handshakes or replies. What is expected need not be asked for then; but
+    all that the scenario asserts has to hold, and nothing may be left open. Gives the number of failures tried.
+    """
+    clean = FakeNetwork(trust=trust)
+    with installed(clean):
+        await scenario(clean)
+        clean.check()
+    tried = 0
+    failed: list[str] = []
+    first: BaseException | None = None
+    for fault, skipped, where in _failures_of(clean, faults, step):
+        tried += 1
+        net = FakeNetwork(trust=trust)
+        net._faults.append(_Rule(fault, times=1, skipped=skipped))
+        with installed(net):
+            try:
+                await scenario(net)
+            except Exception as error:
+                first = first or error
+                failed.append(f'{fault!r} {where}: {type(error).__name__}: {error}')
+            else:
+                failed += [f'{fault!r} {where}: {problem}' for problem in net.problems(unmet=False)]
+    if failed:
+        more = [f'... and {len(failed) - 10} more'] if len(failed) > 10 else []
+        listed = '\n'.join(['', *failed[:10], *more]).replace('\n', '\n  ')
+        raise AssertionError(f'{len(failed)} of {tried} failures were not survived:{listed}') from first
+    return tried
+
+
+def _failures_of(
+    clean: FakeNetwork, faults: Iterable[Fault | Callable[[int], Fault]], step: int
+) -> Iterator[tuple[Fault, int, str]]:
+    """Each failure to try: the fault, how many of the operations that it applies to go well before, and in words."""
+    connections = [f'of connection {number}' for number, _ in enumerate(clean.connections, 1)]
+    handshakes = [
+        f'of the handshake of connection {number}'
+        for number, connection in enumerate(clean.connections, 1)
+        if connection.tls_version is not None
+    ]
+    for kind in faults:
+        fault = kind if isinstance(kind, Fault) else kind(0)
+        if isinstance(kind, Fault):
+            each = {'connect': connections, 'handshake': handshakes}.get(
+                fault.phase, [f'of the reply to {request}' for request in clean.requests]
+            )
+            yield from ((kind, skipped, where) for skipped, where in enumerate(each))
+            continue
+        for skipped, request in enumerate(clean.requests):
+            octets = len(request.raw) if fault.phase == 'request' else request.replied
+            for at in range(0, octets + 1, step):
+                yield kind(at), skipped, f'of {"" if fault.phase == "request" else "the reply to "}{request}'
 
 
 # 6 Virtual time ------------------------------------------------------------------------------------------------------
@@ -3399,6 +3638,289 @@ def _run_forever(loop: asyncio.BaseEventLoop) -> None:
 
 
 # 9 pytest plugin -----------------------------------------------------------------------------------------------------
+#
+# The hooks and fixtures themselves are in _lowhaio_pytest.py, which has to cost nothing where it isn't used. The
+# fixture lowhaio_network is a FakeNetwork, `installed`, with what the marker `lowhaio` says; what it found wrong fails
+# the test itself, not its teardown. The fixture lowhaio_virtual_time is a VirtualTime, and marks its tests.
 
 
 # 10 Command line -----------------------------------------------------------------------------------------------------
+
+
+class _Printer:
+    """Writes to a terminal, in colours if it is one."""
+
+    __slots__ = ('_colours', '_file')
+
+    def __init__(self) -> None:
+        self._file = sys.stdout
+        self._colours = self._file.isatty() and 'NO_COLOR' not in os.environ
+
+    def say(self, text: str = '', style: str = '') -> None:
+        """A line, 'bold', 'dim', 'green', 'red' or 'blue'."""
+        code = {'bold': '1', 'dim': '2', 'red': '31', 'green': '32', 'blue': '34'}.get(style)
+        print(f'\033[{code}m{text}\033[0m' if code and self._colours else text, file=self._file, flush=True)
+
+    def code(self, *lines: str) -> None:
+        """What one would write in a program."""
+        for line in lines:
+            self.say(f'      {line}', 'bold')
+
+    def wire(self, direction: str, octets: bytes, most: int = 24) -> None:
+        """Octets on the wire, a line each, '>' to the server and '<' from it."""
+        lines = octets.split(b'\n')
+        if lines[-1] == b'':
+            del lines[-1]
+        for line in lines[:most]:
+            text = line.decode('latin-1')
+            ending = '\\r\\n' if text.endswith('\r') else ''
+            text = ''.join(letter if letter.isprintable() else f'\\x{ord(letter):02x}' for letter in text.rstrip('\r'))
+            text = text if len(text) <= 88 else f'{text[:88]}...'
+            self.say(f'    {direction} {text}{ending}', 'blue' if direction == '>' else 'green')
+        if len(lines) > most:
+            self.say(f'    {direction} ... and {len(lines) - most} lines more', 'dim')
+
+
+@_command('demo', 'an upload and a download over verified TLS, with every octet shown')
+def _demo_command(parser: Any) -> Callable[[Any], int]:
+    parser.add_argument('url', nargs='?', help='a real server to do it against, in place of the one that is embedded')
+
+    def run(args: Any) -> int:
+        printer = _Printer()
+        if args.url is not None:
+            return asyncio.run(_demo_real(printer, args.url))
+        with network() as net:
+            asyncio.run(_demo(printer, net))
+        return 0
+
+    return run
+
+
+async def _demo(printer: _Printer, net: FakeNetwork) -> None:
+    """The main job, on real octets and real TLS, without a network."""
+    say, code = printer.say, printer.code
+    say(f'lowhaio {lowhaio.__version__}: an asyncio HTTP/1.1 client that streams both ways, and a network for tests')
+    say('No packet leaves this process: https://files.example.com is a fake server, on a socketpair. The TLS is real.')
+
+    api = net.server('https://files.example.com')
+
+    async def receive(request: ReceivedRequest) -> Reply:
+        octets = 0
+        async for piece in request:
+            octets += len(piece)
+        return Reply(b'201', body=b'%d octets stored' % octets)
+
+    api.expect(b'POST', '/notes').handle(receive)
+    api.expect(b'GET', '/notes').reply(body=b'Hello, streaming world', chunks=[5, 2, 9], pieces=[10, 7, 14])
+    api.expect(b'GET', '/large').reply(body=bytes(100_000), faults=ResetAt(50_000))
+    api.expect(b'GET', '/slow').reply(body=b'late', faults=Latency(3_600))
+
+    async def notes() -> AsyncIterator[bytes]:
+        yield b'a note, '
+        yield b'then another, '
+        yield b'as they come'
+
+    async with lowhaio.Pool() as request:
+        say('\n1. Upload from an async iterator, chunked since its length is not known', 'bold')
+        code("code, headers, body = await request(b'POST', 'https://files.example.com/notes', body=notes())")
+        _, _, body = await request(b'POST', 'https://files.example.com/notes', body=notes())
+        answer = await lowhaio.buffered(body)
+        first = api.connections[0]
+        printer.wire('>', api.requests[0].raw)
+        printer.wire('<', bytes(first.sent))
+        say(f'    {first.tls_version}, the certificate verified as {first.server_name}; answer: {answer!r}', 'dim')
+
+        say('\n2. Download, chunked, piece by piece as it arrives', 'bold')
+        code('async for piece in body:', '    print(piece)')
+        sent = len(first.sent)
+        _, _, body = await request(b'GET', 'https://files.example.com/notes')
+        pieces = [piece async for piece in body]
+        printer.wire('>', api.requests[1].raw)
+        printer.wire('<', bytes(first.sent[sent:]))
+        for piece in pieces:
+            say(f'    {piece!r}')
+        say(
+            f"    {len(api.requests)} requests on {len(api.connections)} connection: the upload's was used again", 'dim'
+        )
+
+        say('\n3. What the caller sees when the server resets the connection in the middle of a body', 'bold')
+        code("api.expect(b'GET', '/large').reply(body=bytes(100_000), faults=ResetAt(50_000))")
+        _, _, body = await request(b'GET', 'https://files.example.com/large')
+        octets = 0
+        try:
+            async for piece in body:
+                octets += len(piece)
+        except lowhaio.HttpDataError as error:
+            say(f'    {octets:,} octets, then {type(error).__name__}', 'red')
+
+        say('\n4. A server that takes an hour to answer, in no time', 'bold')
+        code("api.expect(b'GET', '/slow').reply(body=b'late', faults=Latency(3_600))")
+        with virtual_time() as clock:
+            try:
+                await request(b'GET', 'https://files.example.com/slow')
+            except lowhaio.HttpTimeoutError as error:
+                say(f'    {type(error).__name__} after {clock.elapsed:g} seconds of virtual time', 'red')
+
+    say('\nIn a test all of this is the fixture `lowhaio_network`; see README.md.')
+
+
+class _Tap(lowhaio.Network):
+    """The network beneath, with what goes over its connections kept."""
+
+    def __init__(self, inner: lowhaio.Network) -> None:
+        super().__init__(inner)
+        self.sent = bytearray()
+        self.received = bytearray()
+        self.connections = 0
+
+    def established(self, sock: Any, origin: Origin, address: Address) -> Any:
+        self.connections += 1
+        return _Tapped(self.inner.established(sock, origin, address), self)
+
+
+class _Tapped:
+    """A socket whose octets are kept."""
+
+    def __init__(self, sock: Any, tap: _Tap) -> None:
+        self._sock = sock
+        self._tap = tap
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+    def recv(self, size: int) -> bytes:
+        data: bytes = self._sock.recv(size)
+        self._tap.received += data
+        return data
+
+    def send(self, data: bytes | memoryview) -> int:
+        sent: int = self._sock.send(data)
+        self._tap.sent += memoryview(data)[:sent]
+        return sent
+
+    def sendmsg(self, buffers: Iterable[bytes | memoryview]) -> int:
+        buffers = [bytes(buffer) for buffer in buffers]
+        sent: int = self._sock.sendmsg(buffers)
+        self._tap.sent += b''.join(buffers)[:sent]
+        return sent
+
+
+async def _demo_real(printer: _Printer, url: str) -> int:
+    """Two downloads and their octets, from a real server."""
+    tap: list[_Tap] = []
+
+    def tapped(inner: lowhaio.Network) -> lowhaio.Network:
+        tap.append(_Tap(inner))
+        return tap[-1]
+
+    async with lowhaio.Pool(network=tapped) as request:
+        for number in (1, 2):
+            printer.say(f"\n{number}. await request(b'GET', {url!r})", 'bold')
+            try:
+                code, _, body = await request(b'GET', url)
+                octets = pieces = 0
+                async for piece in body:
+                    octets += len(piece)
+                    pieces += 1
+            except lowhaio.HttpError as error:
+                printer.say(f'    {type(error).__name__}: {error}', 'red')
+                return 1
+            printer.wire('>', bytes(tap[0].sent))
+            printer.wire('<', bytes(tap[0].received).partition(b'\r\n\r\n')[0] + b'\r\n\r\n', 40)
+            printer.say(f'    {code.decode()}, {octets:,} octets of body in {pieces} pieces', 'dim')
+            tap[0].sent.clear()
+            tap[0].received.clear()
+    printer.say(f'\n2 requests on {tap[0].connections} connection{"s" * (tap[0].connections > 1)}')
+    return 0
+
+
+# What `serve` can serve, by the end of the file's name: a function that gives a network its servers
+_SERVED: dict[str, Callable[[str, FakeNetwork], object]] = {}
+
+
+@_command('serve', 'a fake server on loopback ports, for clients in any language')
+def _serve_command(parser: Any) -> Callable[[Any], int]:
+    parser.add_argument(
+        'file', help='a Python file with a function serve(network), which says what a test would; or a recording'
+    )
+    parser.add_argument('--port', type=int, default=0, help='the first port; others follow (default: any free ones)')
+    parser.add_argument('--ca', metavar='FILE', help='write the certificate of the CA here, for clients of https')
+
+    def run(args: Any) -> int:
+        kind = next((kind for kind in _SERVED if args.file.endswith(kind)), '')
+        if not kind:
+            parser.error(f'expected a file among {", ".join(f"*{kind}" for kind in _SERVED)}, got {args.file}')
+        net = FakeNetwork()
+        try:
+            _SERVED[kind](args.file, net)
+        except (OSError, ValueError) as error:
+            parser.error(f'{args.file}: {error}')
+        if args.ca is not None:
+            with open(args.ca, 'w', encoding='ascii') as file:
+                file.write(net.ca_pem)
+        try:
+            asyncio.run(_serve_until_interrupted(_Printer(), net, args.port, args.ca))
+        except KeyboardInterrupt:
+            pass
+        finally:
+            net.shut()
+        return 0
+
+    return run
+
+
+async def _serve_until_interrupted(printer: _Printer, net: FakeNetwork, port: int, ca: str | None) -> None:
+    loop = asyncio.get_running_loop()
+    for server, (host, at) in net.listen(port).items():
+        origin = server.origin
+        trust = f' --cacert {ca or "CA (see --ca)"}' if origin.scheme == 'https' else ''
+        printer.say(f'{_url(origin)} is at {host} port {at}', 'bold')
+        printer.say(f'  curl{trust} --connect-to {origin.host}:{origin.port}:{host}:{at} {_url(origin)}/', 'dim')
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    shown = failed = 0
+    while not stopped.is_set():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stopped.wait(), 0.1)
+        for request in net.requests[shown:]:
+            printer.say(str(request))
+        shown = len(net.requests)
+        for failure in net._failures[failed:]:
+            printer.say(str(failure), 'red')
+        failed = len(net._failures)
+
+
+def _serve_python(path: str, net: FakeNetwork) -> None:
+    import runpy
+
+    defined = runpy.run_path(path)
+    if not callable(defined.get('serve')):
+        raise ValueError('expected a function serve(network)')
+    defined['serve'](net)
+
+
+_SERVED['.py'] = _serve_python
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line: `python -m lowhaio_testing`. Gives the exit status."""
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        prog='python -m lowhaio_testing', description='The testing companion of lowhaio, an asyncio HTTP/1.1 client.'
+    )
+    commands = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
+    for name, (text, configure) in _COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=f'{text[0].upper()}{text[1:]}.')
+        command.set_defaults(run=configure(command))
+    args = parser.parse_args(argv)
+    status: int = args.run(args)
+    return status
+
+
+if __name__ == '__main__':
+    # By its own name, so that what it serves can import it too
+    import lowhaio_testing
+
+    sys.exit(lowhaio_testing.main())

@@ -4,41 +4,102 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, overload
 
 import lowhaio
 from lowhaio import Address, HttpError, Origin
 
 __all__ = [
+    'ANY',
+    'ILLEGAL_CHUNKINGS',
+    'Bandwidth',
+    'Chunking',
     'Close',
+    'Drip',
     'Event',
     'Expect',
     'ExpectEnd',
+    'ExpectRequest',
+    'Expectation',
+    'FailConnect',
+    'FailHandshake',
     'FakeNetwork',
     'FakeNetworkError',
     'FakeServer',
+    'Fault',
+    'GeneratedResponse',
     'HalfClose',
+    'Latency',
     'Pause',
+    'ReceivedRequest',
+    'Reply',
+    'ReplyFault',
     'Reset',
+    'ResetAt',
     'Script',
     'ScriptMismatch',
     'Send',
     'ServerConnection',
     'Signal',
+    'StallAt',
     'StartReading',
     'Step',
     'StopReading',
+    'TruncateAt',
     'UnexpectedRequest',
     'VirtualTime',
     'Wait',
+    'chunk',
+    'chunked',
+    'chunkings',
+    'illegal_chunked',
+    'last_chunk',
     'network',
+    'responses',
+    'segmentations',
     'virtual_time',
 ]
 
 class FakeNetworkError(HttpError, AssertionError): ...
 class UnexpectedRequest(FakeNetworkError): ...
 class ScriptMismatch(FakeNetworkError): ...
+
+Pairs = Iterable[tuple[bytes, bytes]]
+Extensions = Iterable[tuple[bytes, bytes | None]]
+
+def chunk(data: bytes, extensions: Extensions = (), *, zeros: int = 0, upper: bool = False) -> bytes: ...
+def last_chunk(trailers: Pairs = (), extensions: Extensions = (), *, zeros: int = 0) -> bytes: ...
+def chunked(
+    data: bytes,
+    sizes: int | Iterable[int] | None = None,
+    extensions: Extensions = (),
+    trailers: Pairs = (),
+    *,
+    zeros: int = 0,
+    upper: bool = False,
+) -> bytes: ...
+
+ILLEGAL_CHUNKINGS: tuple[str, ...]
+
+def illegal_chunked(name: str, data: bytes = b'hello') -> bytes: ...
+
+class Chunking(NamedTuple):
+    data: bytes
+    octets: bytes
+    trailers: tuple[tuple[bytes, bytes], ...]
+
+class GeneratedResponse(NamedTuple):
+    octets: bytes
+    code: bytes
+    headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+    trailers: tuple[tuple[bytes, bytes], ...]
+    until_close: bool
+
+def chunkings(data: bytes | None = None) -> Any: ...
+def segmentations(octets: bytes) -> Any: ...
+def responses() -> Any: ...
 
 class Step:
     __slots__: tuple[str, ...] = ()
@@ -120,6 +181,8 @@ class _Wire:
     @property
     def tls(self) -> ssl.SSLObject | None: ...
     @property
+    def is_real(self) -> bool: ...
+    @property
     def is_blocked(self) -> bool: ...
     def undelivered(self) -> int: ...
     def start_reading(self) -> None: ...
@@ -139,7 +202,7 @@ class ServerConnection:
     opened_at: str
     received: bytearray
     sent: bytearray
-    requests: list[Any]
+    requests: list[ReceivedRequest]
     server_name: str | None
     alpn: str | None
     tls_version: str | None
@@ -149,6 +212,7 @@ class ServerConnection:
     error: OSError | None
     failure: FakeNetworkError | None
     unanswered: str | None
+    waiting_for: Step | None
     def __init__(
         self,
         server: FakeServer,
@@ -167,6 +231,7 @@ class FakeNetwork(lowhaio.Network):
     trust: bool
     servers: list[FakeServer]
     connections: list[ServerConnection]
+    requests: list[ReceivedRequest]
     def __init__(
         self,
         *,
@@ -199,6 +264,15 @@ class FakeNetwork(lowhaio.Network):
     ) -> None: ...
     def queries(self, name: str) -> list[str]: ...
     def address(self, address: str, connect: str | float) -> None: ...
+    @contextlib.contextmanager
+    def in_order(self) -> Iterator[None]: ...
+    def fault(
+        self,
+        *faults: Fault,
+        connection: int | Container[int] | None = None,
+        request: int | Container[int] | None = None,
+        times: float = ...,
+    ) -> None: ...
     def allow(self, *hosts: str) -> None: ...
     def event(self, name: str) -> Event: ...
     @property
@@ -208,11 +282,16 @@ class FakeNetwork(lowhaio.Network):
     def connect(self, address: Address) -> socket.socket: ...
     def ssl_context(self, origin: Origin, context: ssl.SSLContext | None) -> ssl.SSLContext: ...
     def established(self, sock: Any, origin: Origin, address: Address) -> Any: ...
-    def problems(self, strict: bool | None = None) -> list[str]: ...
-    def check(self, strict: bool | None = None) -> None: ...
+    def listen(self, port: int = 0, host: str = '127.0.0.1') -> dict[FakeServer, tuple[str, int]]: ...
+    def problems(self, *, strict: bool | None = None, unmet: bool = True) -> list[str]: ...
+    def check(self, *, strict: bool | None = None) -> None: ...
+    @staticmethod
+    def describe(problems: list[str]) -> str: ...
     def shut(self) -> None: ...
     async def close(self) -> None: ...
 
+@contextlib.contextmanager
+def installed(fake: FakeNetwork) -> Iterator[FakeNetwork]: ...
 @contextlib.contextmanager
 def network(*, strict: bool = False, trust: bool = False, allow: Iterable[str] = ()) -> Iterator[FakeNetwork]: ...
 
@@ -223,13 +302,202 @@ class _TlsMaterial(NamedTuple):
     versions: tuple[ssl.TLSVersion, ssl.TLSVersion]
     handshake: str | int
 
+ANY: Any
+
+class ReceivedRequest:
+    connection: ServerConnection
+    number: int
+    method: bytes
+    target: bytes
+    version: bytes
+    headers: tuple[tuple[bytes, bytes], ...]
+    arrived_at: float
+    expectation: Expectation | None
+    replied: int
+    def __init__(
+        self,
+        connection: ServerConnection,
+        number: int,
+        line: tuple[bytes, bytes, bytes],
+        headers: tuple[tuple[bytes, bytes], ...],
+        start: int,
+        octets: int,
+    ) -> None: ...
+    def __str__(self) -> str: ...
+    def __repr__(self) -> str: ...
+    @property
+    def url(self) -> str: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def query(self) -> str: ...
+    @property
+    def params(self) -> tuple[tuple[str, str], ...]: ...
+    def header(self, name: bytes | str) -> bytes | None: ...
+    @property
+    def body(self) -> bytes: ...
+    @property
+    def complete(self) -> bool: ...
+    @property
+    def trailers(self) -> tuple[tuple[bytes, bytes], ...]: ...
+    def json(self) -> Any: ...
+    @property
+    def raw(self) -> bytes: ...
+    @property
+    def raw_head(self) -> bytes: ...
+    async def read(self) -> bytes: ...
+    def __aiter__(self) -> ReceivedRequest: ...
+    async def __anext__(self) -> bytes: ...
+
+class Reply:
+    early: bool
+    close: bool
+    faults: tuple[ReplyFault, ...]
+    def __init__(
+        self,
+        status: bytes | str | int = 200,
+        headers: Iterable[tuple[bytes | str, bytes | str]] = (),
+        body: Any = b'',
+        *,
+        json: Any = ...,
+        reason: bytes | str | None = None,
+        chunks: int | Iterable[int] | None = None,
+        trailers: Iterable[tuple[bytes | str, bytes | str]] = (),
+        pieces: int | Iterable[int] | None = None,
+        segments: int | Iterable[int] | None = None,
+        interim: Iterable[Any] = (),
+        close: bool = False,
+        early: bool = False,
+        raw: bytes | None = None,
+        faults: ReplyFault | Iterable[ReplyFault] = (),
+    ) -> None: ...
+    def __repr__(self) -> str: ...
+
+Handler = Callable[[ReceivedRequest], Any]
+
+class Expectation:
+    server: FakeServer
+    expected_at: str
+    requests: list[ReceivedRequest]
+    def __init__(
+        self,
+        server: FakeServer,
+        method: bytes | str | None,
+        path: Any,
+        params: Any,
+        headers: Any,
+        body: Any,
+        json_body: Any,
+        order: _Order | None,
+    ) -> None: ...
+    def __str__(self) -> str: ...
+    def __repr__(self) -> str: ...
+    def reply(
+        self,
+        status: bytes | str | int = 200,
+        headers: Iterable[tuple[bytes | str, bytes | str]] = (),
+        body: Any = b'',
+        **how: Any,
+    ) -> Expectation: ...
+    def handle(self, handler: Handler) -> Expectation: ...
+    def play(self, *steps: Step | bytes | Script) -> Expectation: ...
+    def times(self, least: int, most: float | None = None) -> Expectation: ...
+    def always(self) -> Expectation: ...
+    @property
+    def is_met(self) -> bool: ...
+
+class _Order:
+    expectations: list[Expectation]
+    def __init__(self) -> None: ...
+    def has_turn(self, expectation: Expectation) -> bool: ...
+    def before(self, expectation: Expectation) -> Expectation | None: ...
+
 class FakeServer:
     network: FakeNetwork
     origin: Origin
     connections: list[ServerConnection]
+    requests: list[ReceivedRequest]
+    expectations: list[Expectation]
     def __init__(self, network: FakeNetwork, origin: Origin, connect: str | float, material: _TlsMaterial) -> None: ...
     def __repr__(self) -> str: ...
+    def expect(
+        self,
+        method: bytes | str | None = None,
+        path: Any = None,
+        *,
+        params: Any = None,
+        headers: Any = (),
+        body: Any = ...,
+        json: Any = ...,
+    ) -> Expectation: ...
     def play(self, *scripts: Script | Iterable[Step | bytes]) -> None: ...
+    def fault(
+        self,
+        *faults: Fault,
+        connection: int | Container[int] | None = None,
+        request: int | Container[int] | None = None,
+        times: float = ...,
+    ) -> None: ...
+
+Pipe = Callable[[Step], Iterable[Step]]
+
+class Fault:
+    __slots__: tuple[str, ...] = ()
+    phase: str
+    def __repr__(self) -> str: ...
+
+class ReplyFault(Fault):
+    phase: str
+    def begin(self) -> Pipe: ...
+
+class _Cut(ReplyFault):
+    at: int
+    of: str
+    def __init__(self, at: int, of: str = 'reply') -> None: ...
+    @property
+    def phase(self) -> str: ...
+    def begin(self) -> Pipe: ...
+
+class TruncateAt(_Cut): ...
+class ResetAt(_Cut): ...
+
+class StallAt(_Cut):
+    seconds: float
+    def __init__(self, at: int, of: str = 'reply', seconds: float = ...) -> None: ...
+
+class Drip(ReplyFault):
+    size: int
+    every: float
+    def __init__(self, size: int = 1, every: float = 0.1) -> None: ...
+    def begin(self) -> Pipe: ...
+
+class Latency(ReplyFault):
+    seconds: float
+    def __init__(self, seconds: float) -> None: ...
+    def begin(self) -> Pipe: ...
+
+class Bandwidth(ReplyFault):
+    octets_per_second: float
+    def __init__(self, octets_per_second: float) -> None: ...
+    def begin(self) -> Pipe: ...
+
+class FailConnect(Fault):
+    phase: str
+    how: str | float
+    def __init__(self, how: str | float = 'refused') -> None: ...
+
+class FailHandshake(Fault):
+    phase: str
+    how: str | int
+    def __init__(self, how: str | int = 0) -> None: ...
+
+async def sweep(
+    scenario: Callable[[FakeNetwork], Awaitable[object]],
+    faults: Iterable[Fault | Callable[[int], Fault]] = ...,
+    *,
+    step: int = 1,
+    trust: bool = False,
+) -> int: ...
 
 class VirtualTime:
     def __init__(self) -> None: ...
@@ -242,3 +510,5 @@ class VirtualTime:
     def __exit__(self, *raised: object) -> None: ...
 
 virtual_time = VirtualTime
+
+def main(argv: Sequence[str] | None = None) -> int: ...
