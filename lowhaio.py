@@ -185,6 +185,7 @@ _MAX_INTERIM = 16  # 1xx responses before the final one: an endless row of them 
 _MAX_CHUNK_LINE = 4_096  # octets of a chunk-size line with its extensions
 _MAX_CHUNK_OVERHEAD = 16_384  # octets of chunk extensions beyond as many octets of data (CVE-2023-39326 was this)
 _MAX_TRAILERS = 16_384  # octets of a trailer section
+_MAX_REDIRECT_SECONDS = 1.0  # for which such a body is waited for
 _MAX_REDIRECT_DRAIN = 65_536  # octets of a redirect's own body that are read, so that its connection is used again
 _CONNECT_STAGGER = 0.25  # seconds before the next address is tried as well: RFC 8305 section 5
 _CONTINUE_TIMEOUT = 1.0  # seconds to wait for a 100 (Continue), curl's figure: RFC 9110 section 10.1.1 wants it bounded
@@ -1282,6 +1283,8 @@ class Connection:
         'idle',
         'keep',
         'lane',
+        'lost',
+        'noise',
         'origin',
         'reusable',
         'sock',
@@ -1318,6 +1321,8 @@ class Connection:
         self.idle = False
         self.closed = False
         self.error: HttpError | None = None  # why it was aborted
+        self.lost: HttpError | None = None  # what happened to the last attempt to send
+        self.noise: object = None  # what was there when it should have been quiet
         self._reading = True
         self._loop.add_reader(self._fd, self._on_readable)
 
@@ -1364,6 +1369,8 @@ class Connection:
     def _on_readable(self) -> None:
         waiter = self._receiving
         if waiter is not None:
+            if waiter.done():
+                return  # it hasn't been taken yet: the next octets can wait
             try:
                 data = self._recv(self.bufsize)
             except (BlockingIOError, ssl.SSLWantReadError):
@@ -1371,26 +1378,29 @@ class Connection:
             except ssl.SSLWantWriteError:
                 self._loop.add_writer(self._fd, self._on_writable)
             except (OSError, HttpError) as error:
-                if not waiter.done():
-                    waiter.set_exception(error)
+                waiter.set_exception(error)
             else:
-                if not waiter.done():
-                    waiter.set_result(data)
+                waiter.set_result(data)
         elif self._listener is not None:
-            try:
-                outcome: bytes | Exception | None = self._recv(self.bufsize)
-            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                outcome = None
-            except (OSError, HttpError) as error:
-                outcome = error
-            if outcome is not None:
-                self._listener(outcome)
+            self._tell_listener()
+            while self._listener is not None and self._pending is not None and self._pending():
+                self._tell_listener()
             self._wake_sender()  # it may have waited for a TLS record of the peer, or has to look at what came
         elif self.idle and not self.is_quiet():
             self.close()
         elif not self.idle:
             self._reading = False  # nobody takes what comes: let the peer wait
             self._loop.remove_reader(self._fd)
+
+    def _tell_listener(self) -> None:
+        assert self._listener is not None
+        try:
+            outcome: bytes | Exception = self._recv(self.bufsize)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return
+        except (OSError, HttpError) as error:
+            outcome = error
+        self._listener(outcome)
 
     def is_quiet(self) -> bool:
         """Whether there is nothing to read: no octet, no end, no error. Anything else would belong to no request, and
@@ -1400,11 +1410,11 @@ class Connection:
         if not self._poll(0) and (self._pending is None or not self._pending()):
             return True
         try:
-            self._recv(1)
+            self.noise = 'octets' if self._recv(1) else 'its end'
         except (BlockingIOError, ssl.SSLWantReadError):
             return True
-        except OSError:
-            return False
+        except (OSError, HttpError) as error:
+            self.noise = error
         return False
 
     async def receive(self) -> bytes:
@@ -1412,12 +1422,12 @@ class Connection:
 
         Raises HttpTimeoutError after the timeout without an octet, HttpConnectionClosedError, HttpDataError.
         """
-        if self._pending is not None and self._pending() and (data := self.receive_now()) is not None:
-            return data
-        if self.closed:
-            raise self.error or HttpConnectionClosedError(f'expected an open connection, got {self!r}')
         if self._receiving is not None:
             raise HttpRequestError('expected one reader of a body at a time')
+        if self.closed:
+            raise self.error or HttpConnectionClosedError(f'expected an open connection, got {self!r}')
+        if self._pending is not None and self._pending() and (data := self.receive_now()) is not None:
+            return data
         if not self._reading:
             self._listen_again()
         waiter: asyncio.Future[bytes] = asyncio.Future(loop=self._loop)
@@ -1454,11 +1464,13 @@ class Connection:
             self._listen_again()
 
     def send_at_once(self, data: bytes) -> bool:
-        """Send something small; False if some of it is left to `flush`. Raises OSError."""
+        """Send something small; False if some of it is left to `flush`. Raises HttpDataError in its kinds."""
         try:
             sent = self.sock.send(data)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             sent = 0
+        except OSError as error:
+            raise self._failure(error, 'sending') from error
         if sent == len(data):
             return True
         self._outbox.append(memoryview(data)[sent:])
@@ -1474,23 +1486,29 @@ class Connection:
                 outbox.append(data)
 
     async def flush(self, until: Callable[[], bool]) -> bool:
-        """Send what is queued. False if `until` turned true before all of it was sent. Raises OSError."""
-        while self._outbox:
-            if self._send_some():
-                continue
-            if until():
-                return False
-            self._sending = self._loop.create_future()
-            if not self._wants_read:
-                self._loop.add_writer(self._fd, self._on_writable)
-            self._arm(self.timeout)
-            try:
-                await self._sending
-            finally:
-                self._sending = None
-                if not self.closed:
-                    self._loop.remove_writer(self._fd)
-        return True
+        """Send what is queued. False if `until` turned true before all of it was sent, or the connection was lost, and
+        then `lost` says how.
+        """
+        try:
+            while self._outbox:
+                if self._send_some():
+                    continue
+                if until():
+                    return False
+                self._sending = self._loop.create_future()
+                if not self._wants_read:
+                    self._loop.add_writer(self._fd, self._on_writable)
+                self._arm(self.timeout)
+                try:
+                    await self._sending
+                finally:
+                    self._sending = None
+                    if not self.closed:
+                        self._loop.remove_writer(self._fd)
+        except OSError as error:
+            self.lost = self._failure(error, 'sending')
+            self._outbox.clear()
+        return self.lost is None
 
     def _send_some(self) -> int:
         """One system call's worth of the queue."""
@@ -1518,10 +1536,9 @@ class Connection:
     async def send(self, data: bytes) -> None:
         """Send all of the data, for `Network.prepare`. Raises HttpTimeoutError, HttpDataError."""
         self.write((data,))
-        try:
-            await self.flush(lambda: False)
-        except OSError as error:
-            raise self._failure(error, 'sending') from error
+        await self.flush(lambda: False)
+        if self.lost is not None:
+            raise self.lost
 
     def _on_writable(self) -> None:
         if self._receiving is not None:  # reading under TLS had to write first
@@ -1620,10 +1637,11 @@ class Connection:
                     self.sock.unwrap()
         self._outbox.clear()
         self._listener = None
-        self.sock.close()
         lane = self.lane()
         if lane is not None:
             lane.forget(self)
+        with contextlib.suppress(OSError):
+            self.sock.close()
 
     def abandon(self) -> None:
         """Close, from wherever the garbage collector runs: another thread perhaps, or after the loop was closed."""
@@ -1639,11 +1657,17 @@ class Connection:
 
     def _failure(self, error: OSError, doing: str) -> HttpError:
         """What an error of the socket means to the caller."""
-        if isinstance(error, TimeoutError):
-            return HttpTimeoutError(f'expected progress within {self.timeout} s while {doing}: {self!r}')
-        if isinstance(error, (ConnectionError, ssl.SSLEOFError)):
-            return HttpConnectionClosedError(f'the connection ended while {doing}: {error}: {self!r}')
-        return HttpDataError(f'the connection failed while {doing}: {error}: {self!r}')
+        failure: HttpDataError
+        if isinstance(error, TimeoutError) and not error.args:  # ours, and not the kernel's ETIMEDOUT
+            failure = HttpTimeoutError(f'expected progress within {self.timeout} s while {doing}: {self!r}')
+        elif isinstance(error, (ConnectionError, ssl.SSLEOFError)):
+            failure = HttpConnectionClosedError(f'the connection ended while {doing}: {error}: {self!r}')
+        elif isinstance(error, TimeoutError):
+            failure = HttpTimeoutError(f'the connection timed out while {doing}: {error}: {self!r}')
+        else:
+            failure = HttpDataError(f'the connection failed while {doing}: {error}: {self!r}')
+        failure.__cause__ = error
+        return failure
 
 
 def _no_lane() -> None:
@@ -1874,11 +1898,15 @@ async def _connect_any(
                     timer.cancel()
             if fd is not None:
                 sock, address = attempts[fd]
-                if not (errno := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
+                try:
+                    if errno := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                        raise OSError(errno, os.strerror(errno))
+                except OSError as error:
+                    failures.append((drop(fd), error))
+                else:
                     del attempts[fd]
                     loop.remove_writer(fd)
                     return sock, address
-                failures.append((drop(fd), OSError(errno, os.strerror(errno))))
             elif not left:
                 failures.extend((drop(fd), TimeoutError(f'no answer within {seconds} s')) for fd in tuple(attempts))
         return None
@@ -1918,11 +1946,7 @@ async def _dial(
         kind = HttpConnectTimeoutError if timed_out else HttpConnectionError
         raise kind(f'expected a connection to {origin}, got {reasons}') from failures[-1][1]
     sock, address = connected
-    try:
-        connection = Connection(sock, origin, address, timeout, bufsize)
-    except NotImplementedError:
-        sock.close()
-        raise
+    connection = Connection(sock, origin, address, timeout, bufsize)
     try:
         await network.prepare(connection, origin)
         if origin.scheme == 'https':
@@ -2024,6 +2048,15 @@ class Body:
         if connection is not None:
             connection.close()
 
+    def hurry(self, seconds: float) -> None:
+        """Wait for no octet longer than that; nor at all if the connection couldn't be used again anyway."""
+        connection = self._connection
+        if connection is not None and connection.reusable:
+            connection.timeout = seconds
+        elif connection is not None:
+            self._connection, self._piece = None, b''
+            connection.close()
+
     async def __aenter__(self) -> Body:
         return self
 
@@ -2050,7 +2083,7 @@ _SUSPENDED: Any = object()
 class _Source:
     """The caller's body iterator, stepped by hand so that a slow one delays neither the head nor the response."""
 
-    __slots__ = ('_awaited', '_first', '_iterator', '_step', 'begun', 'ended')
+    __slots__ = ('_awaited', '_first', '_iterator', '_step', 'begun', 'ended', 'error')
 
     def __init__(self, iterator: AsyncIterator[bytes]) -> None:
         self._iterator = iterator
@@ -2059,6 +2092,7 @@ class _Source:
         self._awaited: Any = None
         self.begun = False
         self.ended = False
+        self.error: BaseException | None = None  # what the iterator raised
 
     def begin(self) -> bool:
         """Take the first step; whether there is, or may be, anything to send."""
@@ -2084,8 +2118,9 @@ class _Source:
         except StopAsyncIteration:
             self.ended = True
             return None
-        except BaseException:
+        except BaseException as error:
             self.ended = True
+            self.error = error
             raise
         self._step = step
         return _SUSPENDED
@@ -2098,8 +2133,9 @@ class _Source:
         except StopAsyncIteration:
             self.ended = True
             return None
-        except BaseException:
+        except BaseException as error:
             self.ended = True
+            self.error = error
             raise
         return piece if piece is _STOPPED else self._checked(piece)
 
@@ -2153,17 +2189,14 @@ class _Upload:
             else:
                 goes_on = not message.fields.expect_continue or await self._continues()
                 sent = goes_on and await self._send(message.source, message.framing)
-        except OSError as error:
-            self._salvage()
-            if self.final is None:
-                raise connection._failure(error, 'sending') from error
-            sent = False
         finally:
             connection.listen(None)
             if message is not None:
                 await message.close()
-        if self.final is None and self._error is not None:
-            raise self._error
+        if connection.lost is not None:
+            self._salvage()
+        if self.final is None and (error := self._error or connection.lost) is not None:
+            raise error
         return sent
 
     async def _send(self, source: _Source | None, framing: RequestFraming | None) -> bool:
@@ -2183,6 +2216,7 @@ class _Upload:
                 break
             if len(piece):
                 connection.write(framing.encode(piece))
+                piece = None  # nothing holds on to it while the caller makes the next
                 if not await connection.flush(self._is_over):
                     return False
                 burst += 1
@@ -2197,14 +2231,15 @@ class _Upload:
         """Send the head alone, and wait: RFC 9110 section 10.1.1. False if the final response came instead."""
         if not await self._connection.flush(self._is_over):
             return False
-        self._expecting = True
         loop = asyncio.get_running_loop()
-        timer = loop.call_later(_CONTINUE_TIMEOUT, self._wake)
-        try:
-            await self._stop
-        finally:
-            timer.cancel()
-            self._expecting = False
+        if not self._heads.continued:
+            self._expecting = True
+            timer = loop.call_later(_CONTINUE_TIMEOUT, self._wake)
+            try:
+                await self._stop
+            finally:
+                timer.cancel()
+                self._expecting = False
         if self._is_over():
             return False
         self._stop = loop.create_future()
@@ -2311,6 +2346,10 @@ class _Message:
         self._head = head
         return head
 
+    def raised(self, error: BaseException) -> bool:
+        """Whether an error is the body's own, and not the exchange's: it may stream another response."""
+        return self.source is not None and self.source.error is error
+
     async def close(self) -> None:
         """Close the caller's iterator."""
         if self.source is not None and not self.source.ended:
@@ -2336,10 +2375,7 @@ async def _exchange(
     connection.answered = False
     sent = False
     if message is None or message.source is None:
-        try:
-            sent = connection.send_at_once(head)
-        except OSError as error:
-            raise connection._failure(error, 'sending') from error
+        sent = connection.send_at_once(head)
         head = b''  # the rest of it is queued
     heads = ResponseHeads(limit)
     if not sent:
@@ -2516,7 +2552,7 @@ class _Lane:
     def vacate(self) -> None:
         """A slot is free."""
         self.size -= 1
-        if self._waiters and (waiter := self._next_waiter()) is not None:
+        if self._waiters and not self.closed and (waiter := self._next_waiter()) is not None:
             self.size += 1
             waiter.set_result(None)
 
@@ -2537,10 +2573,11 @@ class _Lane:
     async def _turn(self) -> Connection | None:
         """Wait for a connection, or for a slot to open one in (None). What is granted to who gave up goes on."""
         waiter: asyncio.Future[Connection | None] = self._loop.create_future()
-        self._waiters[waiter] = None
         patience = self._settings.socket_timeout
-        if self._stuck_timer is None and patience is not None:
+        if not self._waiters:
             self._moved_at = self._loop.time()
+        self._waiters[waiter] = None
+        if self._stuck_timer is None and patience is not None:
             self._stuck_timer = self._loop.call_later(patience, self._on_stuck, patience)
         try:
             return await waiter
@@ -2614,7 +2651,7 @@ class _Lane:
 
     def _is_current(self, connection: Connection) -> bool:
         if connection.generation != self._generation:
-            if connection.address[:2] not in self._known:
+            if connection.address.family in self._answers and connection.address[:2] not in self._known:
                 return False
             connection.generation = self._generation
         return True
@@ -2669,6 +2706,12 @@ class PoolFunctions(NamedTuple):
 _DEFAULT: Any = object()
 
 
+def _check_timeout(seconds: Any) -> float | None:
+    if seconds is not None and not (isinstance(seconds, (int, float)) and seconds > 0):
+        raise HttpRequestError(f'expected socket_timeout in seconds above 0, or None, got {seconds!r}')
+    return None if seconds is None else float(seconds)
+
+
 def _log_extra(method: bytes, url: Url) -> dict[str, str]:
     """What log lines of a request say of it. Not the query, in which there may be a key."""
     return {
@@ -2713,18 +2756,24 @@ def Pool(
     """
     loop = asyncio.get_running_loop()
     thread = threading.get_ident()
+    if type(loop).add_reader is asyncio.AbstractEventLoop.add_reader:
+        raise HttpError(
+            f'expected an event loop that has add_reader, got {type(loop).__name__}: on Windows, '
+            'asyncio.SelectorEventLoop has it'
+        )
     if http_version not in _VERSIONS:
         raise HttpRequestError(f'expected http_version {_VERSIONS[0]!r} or {_VERSIONS[1]!r}, got {http_version!r}')
     if send_header is not None or send_body is not None:
         raise HttpRequestError('expected no send_header or send_body: what they did is done by the network seam')
-    for name, value in (
+    limits: tuple[tuple[str, Any], ...] = (
         ('recv_bufsize', recv_bufsize),
         ('max_header_length', max_header_length),
-        ('max_connections', max_connections),
-        ('socket_timeout', socket_timeout),
-    ):
-        if value is not None and not value > 0:
-            raise HttpRequestError(f'expected {name} above 0, got {value!r}')
+        ('max_connections', 1 if max_connections is None else max_connections),
+    )
+    for name, value in limits:
+        if not isinstance(value, int) or value < 1:
+            raise HttpRequestError(f'expected {name} as an int of at least 1, got {value!r}')
+    _check_timeout(socket_timeout)
 
     default_timeout = socket_timeout
     make_adapter = get_logger_adapter
@@ -2778,13 +2827,11 @@ def Pool(
         opening.add(stop)
         try:
             connection = await _drive(lane.obtain(fresh, timeout, get_logger_adapter), stop)
-        except NotImplementedError as error:
-            raise HttpConnectionError(
-                f'expected an event loop with add_reader, got {type(loop).__name__}: on Windows use SelectorEventLoop'
-            ) from error
         finally:
             opening.discard(stop)
-        if connection is _STOPPED:
+        if closed:
+            if connection is not _STOPPED:
+                connection.close()
             raise HttpPoolClosedError('the pool was closed while a connection was being opened')
         assert isinstance(connection, Connection)
         return connection
@@ -2829,10 +2876,13 @@ def Pool(
             head = encode_request_head(method, target, host, encoded, http_version)
         else:
             message = _Message(method, target, host, fields, http_version, (body, body_args, body_kwargs))
-        timeout = default_timeout if socket_timeout is _DEFAULT else socket_timeout
+        timeout = default_timeout
+        if socket_timeout is not _DEFAULT:
+            timeout = _check_timeout(socket_timeout)
         log: logging.LoggerAdapter[Any] | None = None
-        if _logger.isEnabledFor(logging.INFO):
-            log = (get_logger_adapter or make_adapter)(_log_extra(method, parsed))
+        adapting = get_logger_adapter or make_adapter
+        if adapting is not get_logger_adapter_default or _logger.isEnabledFor(logging.INFO):
+            log = adapting(_log_extra(method, parsed))
             log.info('Requesting')
         retried = False
         while True:
@@ -2858,8 +2908,12 @@ def Pool(
                     if connection.is_quiet():  # the last look before writing
                         break
                     connection.close()
+                    if connection.error is not None:
+                        raise connection.error
                     if not reused:
-                        raise HttpConnectionError(f'expected a server that waits for the request: {connection!r}')
+                        noise = connection.noise
+                        kind = HttpTlsError if isinstance(noise, ssl.SSLError) else HttpConnectionError
+                        raise kind(f'expected a server that waits for the request, got {noise}: {connection!r}')
                 if log is not None:
                     log.info('Sending on %r', connection)
                 if sock_pre_message is not None:
@@ -2881,6 +2935,7 @@ def Pool(
                     and not isinstance(error, HttpTimeoutError)
                     and connection is not None
                     and not connection.answered
+                    and not (message is not None and message.raised(error))
                     and method in _IDEMPOTENT
                     and _is_repeatable_body(body)
                 ):
@@ -3007,6 +3062,13 @@ def timeout(loop: asyncio.AbstractEventLoop, max_time: float) -> Iterator[Callab
         if expired and task.uncancel() <= cancelling:
             raise TimeoutError from None
         raise
+    except BaseException:
+        if expired:
+            task.uncancel()
+        raise
+    else:
+        if expired:
+            task.uncancel()
     finally:
         handle.cancel()
 
@@ -3081,7 +3143,7 @@ def redirectable(
     ) -> Any:
         headers = tuple(headers)
         current = url
-        for _ in range(max_redirects + 1):
+        for hops in range(max_redirects + 1):
             response = await request(method, current, params, headers, body, body_args, body_kwargs, **options)
             code, response_headers, response_body = response
             rule = rules.get(code)
@@ -3090,6 +3152,10 @@ def redirectable(
                 return response
             try:
                 target = _redirect_target(current, locations, allow_downgrade)
+                if hops == max_redirects:
+                    raise HttpRedirectError(
+                        f'expected at most {max_redirects} redirects, got another to {_shown_url(target)}'
+                    )
                 before, after = parse_url(current).origin, parse_url(target).origin
                 method, next_body, body_args, body_kwargs, headers = rule(method)(
                     method, body, body_args, body_kwargs, headers
@@ -3107,7 +3173,7 @@ def redirectable(
             finally:
                 await _drain(response_body)
             current, params = target, ()
-        raise HttpRedirectError(f'expected at most {max_redirects} redirects, got another to {_shown(current)}')
+        raise AssertionError('the last hop returns or raises')  # pragma: no cover - for the type checker
 
     return redirectable_request
 
@@ -3118,7 +3184,10 @@ def _redirect_target(current: str, locations: set[bytes], allow_downgrade: bool)
         raise HttpRedirectError(f'expected one location, got {len(locations)} that differ')
     location = locations.pop()
     try:
-        target = urljoin(current, location.decode('utf-8'))
+        text = location.decode('utf-8')
+        if _CONTROL.search(text):  # urljoin would drop some of them silently
+            raise ValueError('it has control characters')
+        target = urljoin(current, text)
         parsed = parse_url(target)
     except ValueError as error:
         raise HttpRedirectError(
@@ -3133,15 +3202,15 @@ def _redirect_target(current: str, locations: set[bytes], allow_downgrade: bool)
 
 
 async def _drain(body: Any) -> None:
-    """Read what is left of a redirect's own body, within a bound, so that its connection is used again."""
+    """Read what is left of a redirect's own body, within a bound, so that its connection is used again; or close it."""
+    if isinstance(body, Body):
+        body.hurry(_MAX_REDIRECT_SECONDS)
     octets = 0
-    try:
+    until = asyncio.get_running_loop().time() + _MAX_REDIRECT_SECONDS
+    with contextlib.suppress(HttpDataError):
         async for piece in body:
             octets += len(piece)
-            if octets > _MAX_REDIRECT_DRAIN:
+            if octets > _MAX_REDIRECT_DRAIN or asyncio.get_running_loop().time() > until:
                 break
-    except HttpDataError:
-        return
-    aclose = getattr(body, 'aclose', None)
-    if aclose is not None:
+    if (aclose := getattr(body, 'aclose', None)) is not None:
         await aclose()
