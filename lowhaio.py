@@ -1383,8 +1383,6 @@ class Connection:
                 waiter.set_result(data)
         elif self._listener is not None:
             self._tell_listener()
-            while self._listener is not None and self._pending is not None and self._pending():
-                self._tell_listener()
             self._wake_sender()  # it may have waited for a TLS record of the peer, or has to look at what came
         elif self.idle and not self.is_quiet():
             self.close()
@@ -1393,14 +1391,16 @@ class Connection:
             self._loop.remove_reader(self._fd)
 
     def _tell_listener(self) -> None:
-        assert self._listener is not None
-        try:
-            outcome: bytes | Exception = self._recv(self.bufsize)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return
-        except (OSError, HttpError) as error:
-            outcome = error
-        self._listener(outcome)
+        while self._listener is not None:
+            try:
+                outcome: bytes | Exception = self._recv(self.bufsize)
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return
+            except (OSError, HttpError) as error:
+                outcome = error
+            self._listener(outcome)
+            if self._pending is None or not self._pending():
+                return
 
     def is_quiet(self) -> bool:
         """Whether there is nothing to read: no octet, no end, no error. Anything else would belong to no request, and
