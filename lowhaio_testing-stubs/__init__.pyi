@@ -443,11 +443,13 @@ Pipe = Callable[[Step], Iterable[Step]]
 
 class Fault:
     __slots__: tuple[str, ...] = ()
-    phase: str
+    @property
+    def phase(self) -> str: ...
     def __repr__(self) -> str: ...
 
 class ReplyFault(Fault):
-    phase: str
+    @property
+    def phase(self) -> str: ...
     def begin(self) -> Pipe: ...
 
 class _Cut(ReplyFault):
@@ -482,13 +484,15 @@ class Bandwidth(ReplyFault):
     def begin(self) -> Pipe: ...
 
 class FailConnect(Fault):
-    phase: str
     how: str | float
+    @property
+    def phase(self) -> str: ...
     def __init__(self, how: str | float = 'refused') -> None: ...
 
 class FailHandshake(Fault):
-    phase: str
     how: str | int
+    @property
+    def phase(self) -> str: ...
     def __init__(self, how: str | int = 0) -> None: ...
 
 async def sweep(
