@@ -224,16 +224,17 @@ class Fleet:
             # Sparse: a GiB of zeros that takes no room on the disk.
             with (self.files / 'big' / str(size)).open('wb') as file:
                 file.truncate(size)
+        # The answer is ready before its head is sent: one that begins during the upload ends the upload.
         scripts = {
-            'echo': 'cat',
-            'sink': 'wc -c | tr -d " \\n"',
-            'nothing': '',
-            **{f'big-chunked/{size}': f'head -c {size} /dev/zero' for size in (WARM, BIG)},
+            'echo': 'data=$(cat; printf x)\n{head}\nprintf "%s" "${{data%x}}"',
+            'sink': 'count=$(wc -c | tr -d " \\n")\n{head}\nprintf "%s" "$count"',
+            'nothing': 'printf "status: 204\\n\\n"',
+            **{f'big-chunked/{size}': f'{{head}}\nhead -c {size} /dev/zero' for size in (WARM, BIG)},
         }
         for name, body in scripts.items():
-            status = 'status: 204\\n' if name == 'nothing' else 'content-type: application/octet-stream\\n'
             script = self.scripts / name
-            script.write_text(f'#!/bin/sh\nprintf "{status}\\n"\n{body}\n')
+            head = 'printf "content-type: application/octet-stream\\n\\n"'
+            script.write_text(f'#!/bin/sh\n{body.format(head=head)}\n')
             script.chmod(script.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
 
     # Starting and stopping
