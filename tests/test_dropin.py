@@ -220,7 +220,7 @@ async def test_redirect_satellite_gives_up_after_its_own_limit() -> None:
 @pytest.mark.asyncio
 async def test_retry_satellite_repeats_what_could_not_connect() -> None:
     requests: list[bytes] = []
-    failures: list[BaseException] = []
+    causes: list[type[BaseException]] = []
     with contextlib.ExitStack() as stack:
         reserved = stack.enter_context(socket.socket())
         reserved.bind(('127.0.0.1', 0))
@@ -231,8 +231,8 @@ async def test_retry_satellite_repeats_what_could_not_connect() -> None:
                 try:
                     return await request(*args, **kwargs)
                 except lowhaio.HttpConnectionError as error:
-                    failures.append(error)
-                    if len(failures) == 2:
+                    causes.append(type(error.__cause__))
+                    if len(causes) == 2:
                         reserved.close()
                         stack.enter_context(serve(replies(reply('200 OK', body=b'ok'), requests=requests), port=port))
                     raise
@@ -242,8 +242,8 @@ async def test_retry_satellite_repeats_what_could_not_connect() -> None:
                 b'POST', f'http://127.0.0.1:{port}/', (), ((b'content-length', b'2'),), file_data, (b'ab',)
             )
             assert (code, await lowhaio.buffered(body)) == (b'200', b'ok')
-    assert len(failures) == 2
-    assert all(isinstance(error.__cause__, OSError) for error in failures)
+    assert len(causes) == 2
+    assert all(issubclass(cause, OSError) for cause in causes)
     assert requests == [octets('POST / HTTP/1.1', f'host: 127.0.0.1:{port}', 'content-length: 2', body=b'ab')]
 
 

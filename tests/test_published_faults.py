@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib
 import importlib.util
 import os
@@ -538,10 +539,11 @@ async def test_a_body_shorter_than_its_content_length_is_an_error_at_once() -> N
 
 
 async def test_a_body_longer_than_its_content_length_is_an_error_and_the_excess_stays_here() -> None:
+    over = threading.Event()
+
     def script(peer: Peer) -> None:
-        peer.head()
-        peer.take(4)
         peer.end_of_request()
+        over.set()
 
     with serve(script) as server:
         async with pool() as request:
@@ -553,7 +555,7 @@ async def test_a_body_longer_than_its_content_length_is_an_error_and_the_excess_
                     headers=((b'content-length', b'4'),),
                     body=body_of(b'abcd', b'EXCESS'),
                 )
-        assert server.peers[0].ended.wait(5)
+        assert over.wait(5)
         assert b'EXCESS' not in server.received[0]
 
 
@@ -567,7 +569,7 @@ async def test_the_callers_generator_is_closed_when_the_request_fails() -> None:
         finally:
             closed.append(True)
 
-    body_iterator = body()  # kept, so that it is not closed by being forgotten
+    kept = [body()]  # so that it is not closed by being forgotten
 
     def script(peer: Peer) -> None:
         peer.head()
@@ -577,9 +579,12 @@ async def test_the_callers_generator_is_closed_when_the_request_fails() -> None:
         async with pool() as request:
             with pytest.raises(lowhaio.HttpError):
                 await request(
-                    b'POST', server.origin, headers=((b'content-length', b'1000000000'),), body=lambda: body_iterator
+                    b'POST', server.origin, headers=((b'content-length', b'1000000000'),), body=lambda: kept[0]
                 )
             assert closed == [True]
+            # The error's traceback, and so the generator, is in a cycle. uvloop closes again what is left at its end.
+            kept.clear()
+            gc.collect()
 
 
 # Pool

@@ -74,7 +74,7 @@ def test_ten_thousand_requests_at_once(max_connections: str, start_server: Calla
         assert result['displaced'] <= 200
         assert result['kept'] <= 100
     assert result['descriptors_left'] == 0
-    # The first crowd may leave caches behind. What two more add would be a leak: of 20,000 objects, if of one a request.
+    # The first crowd may leave caches behind. What two more add would be a leak: 20,000 objects, if one a request.
     first, _, third = result['objects']
     assert third - first < 1_000
     first, _, third = result['memories']
