@@ -138,6 +138,7 @@ class Ask:
     when: str = ''
     idle: float = 0.0
     cancel: str = ''
+    do: str = 'request'
     world: Any = None
     expect: Expect = dataclasses.field(default_factory=Expect)
 
@@ -244,6 +245,7 @@ class Exchange:
     sent: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     connection: str = 'any'
     optional: bool = False
+    times: int = 1
     plain: bytes | None = None  # the response, where it is one without waits, so that it can be cut elsewhere
 
 
@@ -266,20 +268,21 @@ class Case:
     addresses: Mapping[str, str] = dataclasses.field(default_factory=dict)
     connections: Sequence[Mapping[str, Any]] = ()
     wire: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    second: bool = True
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    second: bool | str = True
 
 
-_ASK_KEYS = frozenset('method url headers params body follow timeout read when idle cancel expect'.split())
-_EXCHANGE_KEYS = frozenset('target reply steps then sent connection optional'.split())
-_CASE_KEYS = frozenset('id covers clause level why needs options tls dns addresses connections wire request exchange vary second'.split())
+_ASK_KEYS = frozenset('method url pad headers params body follow timeout read when idle cancel do repeat expect'.split())
+_EXCHANGE_KEYS = frozenset('target reply steps then sent connection optional times'.split())
+_CASE_KEYS = frozenset('id covers clause level why needs options tls dns addresses environment connections wire request exchange vary second'.split())
 _STEP_KEYS = frozenset('send repeat gap read pause close signal wait flood beneath'.split())
 _WIRE_KEYS = frozenset(
-    'requests connections connections_max closed closed_within close_notify lacks nothing queries sni accepted_max '
-    'signals signals_not pieces_max order'.split()
+    'requests connections connections_max closed closed_at_end close_notify lacks nothing queries dns sni accepted_max '
+    'addresses addresses_not losers_closed signals signals_not pieces_max order quiet'.split()
 )
 _CONNECTION_KEYS = frozenset('greeting beneath tls stall close deaf'.split())
 _SENT_KEYS = frozenset(
-    'start fields absent body framing once first order octets has lacks ends host host_in'.split()
+    'start start_length fields absent body body_length framing once first order octets has lacks ends host not_both'.split()
 )
 
 
@@ -363,7 +366,7 @@ def _case(table: dict[str, Any], group: str) -> Case:
     if nothing:
         wire = {**wire, 'nothing': True}
         table = {**table, 'sent': {}}
-    asks = [_ask(entry) for entry in table.get('request', ())] or [
+    asks = [_ask(entry) for entry in table.get('request', ()) for _ in range(entry.get('repeat', 1))] or [
         _ask({key: value for key, value in table.items() if key in _ASK_KEYS}, 'error' if nothing else 'ok')
     ]
     exchanges = [_exchange(entry) for entry in table.get('exchange', ())] or [
@@ -390,6 +393,7 @@ def _case(table: dict[str, Any], group: str) -> Case:
         addresses=table.get('addresses', {}),
         connections=table.get('connections', ()),
         wire=wire,
+        environment=table.get('environment', {}),
         second=table.get('second', True),
     )
     case.needs = frozenset(table.get('needs', ())) | frozenset(_features(case))
@@ -408,8 +412,8 @@ def _ask(table: Mapping[str, Any], outcome: str = 'ok') -> Ask:
         expect['body'] = _octets(expect['body'])
     url = table.get('url', '/')
     return Ask(
-        **{key: table[key] for key in ('method', 'follow', 'timeout', 'read', 'when', 'idle', 'cancel') if key in table},
-        url='http://origin.test' + url if url.startswith('/') and not url.startswith('//') else url,
+        **{key: table[key] for key in ('method', 'follow', 'timeout', 'read', 'when', 'idle', 'cancel', 'do') if key in table},
+        url=('http://origin.test' + url if url.startswith('/') and not url.startswith('//') else url) + 'a' * table.get('pad', 0),
         headers=[(_octets(name), _octets(value)) for name, value in table.get('headers', ())],
         params=[(name, value) for name, value in table.get('params', ())],
         body=_payload(table.get('body')),
@@ -440,7 +444,7 @@ def _exchange(table: Mapping[str, Any]) -> Exchange:
     _known(table, _EXCHANGE_KEYS, 'an exchange')
     sent = table.get('sent', {})
     _known(sent, _SENT_KEYS, 'sent')
-    common = {key: table[key] for key in ('target', 'connection', 'optional') if key in table}
+    common = {key: table[key] for key in ('target', 'connection', 'optional', 'times') if key in table}
     if 'steps' in table:
         steps = [_step(step) for step in table['steps']]
         return Exchange(steps, sent=sent, **common)
@@ -465,8 +469,8 @@ def _step(step: Mapping[str, Any]) -> Mapping[str, Any]:
     for key in ('send', 'flood', 'beneath'):
         if key in done:
             done[key] = _octets(done[key])
-    if done.get('close') not in (None, 'fin', 'half', 'cut', 'reset'):
-        raise CaseError(f'expected close to be fin, half, cut or reset, got {done["close"]}')
+    if done.get('close') not in (None, 'fin', 'half', 'cut', 'reset', 'notify'):
+        raise CaseError(f'expected close to be fin, half, cut, reset or notify, got {done["close"]}')
     return done
 
 
@@ -491,6 +495,8 @@ def _features(case: Case) -> Iterator[str]:
             yield 'names'
         if ask.timeout is not None:
             yield 'timeout'
+        if ask.params:
+            yield 'option params'
     if case.dns or case.addresses or case.tls != 'good' or 'queries' in case.wire or 'sni' in case.wire:
         yield 'names'
     if len(case.asks) > 1:
@@ -732,7 +738,7 @@ class _World:
         self.gap = gap
         self.timeout = timeout
         self.authority = authority
-        self.held: list[socket.socket] = []  # far ends of connections that are never accepted
+        self.held: list[tuple[socket.socket, socket.socket]] = []  # connections that are never accepted
         self.loop = asyncio.get_running_loop()
         self.peers: list[_Peer] = []
         self.seen: list[_Seen] = []
@@ -741,6 +747,8 @@ class _World:
         self.queries: list[str] = []
         self.order: list[str] = []
         self.counts: collections.Counter[str] = collections.Counter()
+        self.taken: collections.Counter[int] = collections.Counter()
+        self.playing = 0  # exchanges whose steps aren't done
         self.healed = False
         self.rewrites: dict[str, str] = {}  # what a client that can't be given DNS answers is told instead
         self._left = list(case.exchanges)
@@ -828,23 +836,27 @@ class _World:
     def take(self, target: str) -> Exchange | None:
         for exchange in self._left:
             if exchange.target in (None, target):
-                self._left.remove(exchange)
+                self.taken[id(exchange)] += 1
+                if self.taken[id(exchange)] == exchange.times:
+                    self._left.remove(exchange)
                 return exchange
         return None
 
     def missing(self) -> list[Exchange]:
-        return [exchange for exchange in self._left if not exchange.optional]
+        return [exchange for exchange in self._left if not exchange.optional and not self.taken[id(exchange)]]
 
     async def settle(self, seconds: float) -> None:
         """Wait until the client has closed each connection, as long as it may take."""
         waiting = [peer.task for peer in self.peers if peer.task is not None and not peer.task.done()]
         if waiting:
             await asyncio.wait(waiting, timeout=seconds)
+        for peer in self.peers:
+            peer.look_for_end()
 
     async def close(self) -> None:
         for peer in self.peers:
             peer.stop()
-        for sock in self.held:
+        for _, sock in self.held:
             sock.close()
         tasks = [peer.task for peer in self.peers if peer.task is not None]
         if tasks:
@@ -877,6 +889,8 @@ class _Peer:
         self.ended_at: float | None = None
         self.closed = False  # by us
         self.requests = 0
+        self.second_only = world.healed  # opened for nothing but the second request
+        self.closed_by_us = False
         self._sock = sock
         self._client_end = client_end
         self._in = ssl.MemoryBIO()
@@ -1006,10 +1020,19 @@ class _Peer:
             await self._linger()
             return
         material = plan.get('tls', 'good' if self.world.healed else self.world.case.tls)
-        if str(self.port).endswith('443') and material != 'plaintext':
-            await self._handshake(material)
         if 'greeting' in plan:
+            if str(self.port).endswith('443'):
+                await self._handshake(material)
             await self.send(_octets(plan['greeting']))
+        else:
+            first = await self._raw_receive()
+            if first[:1] == b'\x16' and material != 'plaintext':  # a TLS handshake record
+                self._in.write(first)
+                await self._handshake(material)
+            else:
+                self.received += len(first)
+                self.log.append(('>', first))
+                self.buffer += first
         if plan.get('deaf'):  # a server that reads nothing: the client's writes fill the connection
             await self.world.wait('never')
         while not self.closed:
@@ -1017,6 +1040,9 @@ class _Peer:
             if seen is None:
                 return
             self.requests += 1
+            if self.world.healed and seen.start.startswith('CONNECT '):
+                await self.send(b'HTTP/1.1 200 Established\r\n\r\n')
+                continue
             if seen.target.startswith(_SECOND):
                 self.world.second.append(seen)
                 body = b'second answer: ' + seen.target.encode()
@@ -1100,6 +1126,13 @@ class _Peer:
         self.world.signal('request')
 
     async def _play(self, seen: _Seen, exchange: Exchange) -> None:
+        self.world.playing += 1
+        try:
+            await self._steps(exchange, seen)
+        finally:
+            self.world.playing -= 1
+
+    async def _steps(self, exchange: Exchange, seen: _Seen) -> None:
         world = self.world
         steps = exchange.steps
         if exchange.plain is not None and world.deliver is not None:
@@ -1116,9 +1149,10 @@ class _Peer:
                 elif step['read'] != 'head':
                     await self._rest(seen, step['read'])
             elif 'send' in step:
+                self._look()
                 data = world.rewrite(step['send'])
                 for _ in range(step.get('repeat', 1)):
-                    if sent:
+                    if sent and step.get('gap', world.gap):
                         await asyncio.sleep(step.get('gap', world.gap))
                     await self.send(data)
                     sent = 'gap' in step or not step.get('repeat')
@@ -1139,20 +1173,34 @@ class _Peer:
                 await self._close(step['close'])
         world.signal('replied')
 
+    def _look(self) -> None:
+        """Note whether the client has sent or closed more than its request, before it gets its response."""
+        if self.tls is None:
+            try:
+                ahead = self._sock.recv(1, socket.MSG_PEEK)
+            except OSError:
+                ahead = None
+            if ahead or self.buffer:
+                self.world.signal('ahead')
+            elif ahead == b'':
+                self.world.signal('half-closed')
+
     async def _close(self, how: str) -> None:
         if how == 'reset':
             self._reset()
             raise _Ended
-        if how == 'fin' and self.tls is not None:
+        if how in ('fin', 'notify') and self.tls is not None:
             with contextlib.suppress(ssl.SSLError):
                 self.tls.unwrap()
             await self._flush()
+        if how == 'notify':
+            return
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
         if how != 'half':
             await self._linger()
             self._sock.close()
-            self.closed = True
+            self.closed = self.closed_by_us = True
 
     def _reset(self) -> None:
         if self._sock.family == socket.AF_UNIX:
@@ -1163,7 +1211,7 @@ class _Peer:
         else:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
         self._sock.close()
-        self.closed = True
+        self.closed = self.closed_by_us = True
 
     async def _linger(self) -> None:
         """Read until the client ends the connection too."""
@@ -1173,6 +1221,19 @@ class _Peer:
                 self.log.append(('>', data))
             if len(self.log) > 10_000:
                 break
+
+    def look_for_end(self) -> None:
+        """Note the client's end of the connection also where the script isn't reading."""
+        if self.closed or self.ended:
+            return
+        try:
+            while self._sock.recv(65_536):
+                pass
+            self._note_end('fin')
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._note_end('reset')
 
     def stop(self) -> None:
         if self.task is not None:
@@ -1203,7 +1264,7 @@ class _PairNetwork(lowhaio.Network):
             with contextlib.suppress(BlockingIOError):
                 while True:  # never writable, so never connected
                     ours.send(bytes(65_536))
-            self.world.held.append(theirs)
+            self.world.held.append((ours, theirs))
         else:
             self.world.accepted(theirs, ip, port, ours)
         return ours
@@ -1407,7 +1468,36 @@ class _Record:
     got: list[_Got]
     second: _Got | None = None
     reused: bool | None = None
+    logged: str = ''
     left_open: list[_Peer] = dataclasses.field(default_factory=list)  # before the client was closed
+
+
+@contextlib.contextmanager
+def _logging_to(stream: io.StringIO) -> Iterator[None]:
+    """Every log record, however detailed, to a string."""
+    root = logging.getLogger()
+    handler, level = logging.StreamHandler(stream), root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.removeHandler(handler)
+
+
+@contextlib.contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 class _Run:
@@ -1423,6 +1513,17 @@ class _Run:
 
     async def play(self, pool: bool) -> _Record:
         """Do what the case asks, then ask for the second resource, then close the client."""
+        logged = io.StringIO()
+        with contextlib.ExitStack() as stack:
+            if 'quiet' in self.case.wire:
+                stack.enter_context(_logging_to(logged))
+            if self.case.environment:
+                stack.enter_context(_environment(self.case.environment))
+            record = await self._play(pool)
+        record.logged = logged.getvalue()
+        return record
+
+    async def _play(self, pool: bool) -> _Record:
         world = self.world
         running: list[asyncio.Future[_Got]] = []
         got: list[_Got] = []
@@ -1434,7 +1535,9 @@ class _Run:
                     await self._bounded(world.wait(ask.when))
                 if ask.idle:
                     await asyncio.sleep(ask.idle)
-                if len(self.case.asks) == 1 and not ask.cancel:
+                if ask.do == 'close':
+                    running.append(world.loop.create_task(self._close_early()))
+                elif len(self.case.asks) == 1 and not ask.cancel:
                     done: asyncio.Future[_Got] = world.loop.create_future()
                     done.set_result(await self._perform(ask))
                     running.append(done)
@@ -1448,9 +1551,14 @@ class _Run:
                 record.second, record.reused = await self._ask_second(got)
             if 'closed' in self.case.wire:
                 await asyncio.sleep(20 * world.gap)
-                served = {seen.peer.number for seen in world.seen} or {peer.number for peer in world.peers}
+                for_second = {seen.peer.number for seen in world.second} - {seen.peer.number for seen in world.seen}
+                for peer in world.peers:
+                    if peer.number not in for_second:
+                        peer.look_for_end()
                 record.left_open = [
-                    peer for peer in world.peers if peer.number in served and not peer.ended and not peer.closed
+                    peer
+                    for peer in world.peers
+                    if peer.number not in for_second and not peer.ended and not peer.closed
                 ]
         finally:
             world.healed = True
@@ -1458,6 +1566,10 @@ class _Run:
             await self._bounded(self.client.close())
         await world.settle(1.0 if world.gap < 0.0015 else 0.3)
         return record
+
+    async def _close_early(self) -> _Got:
+        await self._bounded(self.client.close())
+        return _Got('ok')
 
     async def _finish(self, running: list[asyncio.Future[_Got]]) -> None:
         if running:
@@ -1472,9 +1584,21 @@ class _Run:
         world = self.world
         origin = re.match(r'(?i)https?://[^/?#]*', self.case.asks[-1].url)
         url = origin[0] if origin and any(got.outcome == 'ok' for got in got) else 'http://origin.test'
+        if self.case.second != 'at-once':
+            # What the servers still have to send arrives first: only then can a client be blamed for taking it.
+            for _ in range(30):
+                if not world.playing:
+                    break
+                await asyncio.sleep(2 * world.gap)
+            await asyncio.sleep(world.gap)
         before = [seen.peer for seen in world.seen]
         ask = Ask(url=f'{url}{_SECOND}', world=world)
-        answer = await self._perform(ask)
+        if self.case.second == 'new-loop':
+            answer = await asyncio.to_thread(lambda: asyncio.run(self._perform(ask)))
+            if answer.outcome == 'error':  # a client may refuse to be used in two loops, and need not say how
+                answer = await self._perform(dataclasses.replace(ask, url=f'{url}{_SECOND}-again'))
+        else:
+            answer = await self._perform(ask)
         reused = bool(world.second and before and world.second[-1].peer is before[-1])
         return answer, reused
 
@@ -1557,7 +1681,9 @@ def _judge(record: _Record, client: Any) -> list[tuple[str, str]]:
         if record.second.outcome != 'ok' or not record.second.body.startswith(b'second answer'):
             found.append(('fail', f'expected the second request to get its own answer, got {record.second}'))
         reusable = case.asks[-1].expect.reusable
-        if record.got[-1].outcome == 'ok' and isinstance(reusable, bool) and reusable is not record.reused:
+        if record.got[-1].outcome != 'ok' and reusable is True:
+            reusable = 'any'
+        if record.got[-1].outcome != 'hang' and isinstance(reusable, bool) and reusable is not record.reused:
             if reusable:
                 kind = severity if severity == 'info' else 'warn'
                 found.append((kind, 'expected the connection to be used again, got another one'))
@@ -1657,8 +1783,7 @@ def _judge_wire(record: _Record, client: Any) -> Iterator[str]:
             if one.exchange.connection == 'same' and previous is not None and previous.peer is not one.peer:
                 yield f'expected {one.start!r} on the same connection, got it on another one'
         previous = one
-    firsts = [peer for peer in peers if peer.requests != len([one for one in world.second if one.peer is peer])]
-    firsts += [peer for peer in peers if not peer.requests]
+    firsts = [peer for peer in peers if not peer.second_only]
     if 'requests' in wire and len(seen) != wire['requests']:
         yield f'expected {wire["requests"]} requests, got {len(seen)}: {[one.start for one in seen]}'
     if 'connections' in wire and len(firsts) != wire['connections']:
@@ -1679,6 +1804,20 @@ def _judge_wire(record: _Record, client: Any) -> Iterator[str]:
         yield f'expected the client to stop at {wire["accepted_max"]} octets, got {max(peer.sent for peer in peers)} taken'
     if 'queries' in wire and world.queries != wire['queries']:
         yield f'expected the DNS queries {wire["queries"]}, got {world.queries}'
+    if 'dns' in wire and set(world.queries) - {f'{name}{record}' for name in wire['dns'] for record in ('', ' AAAA')}:
+        yield f'expected DNS queries for {wire["dns"]} alone, got {world.queries}'
+    used = {peer.address for peer in peers if not peer.second_only}
+    if 'addresses' in wire and any(got.outcome == 'ok' for got in record.got) and used != set(wire['addresses']):
+        yield f'expected connections to {wire["addresses"]}, got {sorted(used)}'
+    if used & set(wire.get('addresses_not', ())):
+        yield f'expected no connection to {wire["addresses_not"]}, got {sorted(used)}'
+    if wire.get('losers_closed') and any(ours.fileno() != -1 for ours, _ in world.held):
+        yield 'expected the attempts that lost to be closed, got one open'
+    if wire.get('closed_at_end') and any(not peer.ended and not peer.closed_by_us for peer in peers):
+        yield 'expected every connection to be closed with the client, got one left open'
+    for word in wire.get('quiet', ()):
+        if word in record.logged:
+            yield f'expected no {word!r} in log records, got one'
     if 'sni' in wire:
         names = {getattr(peer.tls, 'server_name', None) or '' for peer in peers if peer.tls is not None}
         if names != {wire['sni']}:
@@ -1729,6 +1868,12 @@ def _judge_sent(one: _Seen, exchange: Exchange, world: _World) -> Iterator[str]:
             yield f'expected the field lines {sent["order"]}, got {lines}'
     if 'framing' in sent and one.framing != sent['framing']:
         yield f'expected the body framed by {sent["framing"]}, got {one.framing}'
+    if 'start_length' in sent and len(one.start) != sent['start_length']:
+        yield f'expected a request line of {sent["start_length"]} octets, got {len(one.start)}'
+    if 'body_length' in sent and len(one.body) != sent['body_length']:
+        yield f'expected a request body of {sent["body_length"]} octets, got {len(one.body)}'
+    if all(one.values(name) for name in sent.get('not_both', ('none',))):
+        yield f'expected one of {" and ".join(sent["not_both"])}, got both'
     if 'body' in sent and bytes(one.body) != _octets(sent['body']):
         yield f'expected the request body {_short(_octets(sent["body"]))}, got {_short(bytes(one.body))}'
     if 'octets' in sent and raw != _octets(sent['octets']):
@@ -1880,6 +2025,8 @@ async def _check(
     loopback = None if in_process else _Loopback()
     try:
         with contextlib.ExitStack() as stack:
+            # Where a client makes its own TLS context, the throw-away CA is the system's.
+            stack.enter_context(_environment({'SSL_CERT_FILE': authority.ca, 'SSL_CERT_DIR': ''}))
             if loopback is not None and getattr(factory, 'network', '') != 'literal':
                 stack.enter_context(loopback.interposed())
             for case in cases:
@@ -1958,7 +2105,6 @@ _OFFERED = {
     'request-trailers': 'trailer fields of a request',
     'parallel-dns': 'asking for A and AAAA at once',
     'deadline': 'a deadline of its own for a whole request',
-    'identity': 'a check of the identity of pooled connections',
 }
 
 
@@ -1982,7 +2128,10 @@ async def _run(
             for name, address in (('origin.test', '192.0.2.1'), ('other.test', '192.0.2.2')):
                 for scheme, port in (('https', 443), ('http', 80)):
                     world.rewrites[f'{scheme}://{name}'] = f'{scheme}://127.0.0.1:{loopback.port(address, port)}'
-    client = factory(setting)
+    try:
+        client: Client = factory(setting)
+    except Exception as error:
+        client = _Refused(error)
     try:
         pool = 'pool' not in getattr(factory, 'lacks', {})
         return await _Run(case, client, world, timeout, limit).play(pool)
@@ -1990,6 +2139,19 @@ async def _run(
         if loopback is not None:
             loopback.world = None
         await world.close()
+
+
+class _Refused:
+    """Stands in for a client that could not even be made with a case's options."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    async def request(self, _: Ask) -> Answer:
+        raise self._error
+
+    async def close(self) -> None:
+        pass
 
 
 def _transcript(world: _World) -> str:
@@ -2007,6 +2169,47 @@ def _transcript(world: _World) -> str:
 # Adapters
 
 
+class _Seams(lowhaio.Network):
+    """What a case asks of the seam: a tunnel through a proxy, a pinned address, a guard against some addresses."""
+
+    options: Mapping[str, Any] = {}
+
+    async def resolve(
+        self, origin: lowhaio.Origin, family: int, get_logger_adapter: Any
+    ) -> Sequence[lowhaio.Address]:
+        """The proxy's addresses in place of the origin's, or the pinned one."""
+        if 'tunnel' in self.options:
+            host, _, port = self.options['tunnel'].partition(':')
+            origin = lowhaio.Origin('http', host, int(port))
+        if 'pin' in self.options:
+            pinned = lowhaio.Address(socket.AF_INET, (self.options['pin'], origin.port))
+            return [pinned] if family == socket.AF_INET else []
+        return await super().resolve(origin, family, get_logger_adapter)
+
+    def connect(self, address: lowhaio.Address) -> socket.socket:
+        """Refuse the addresses that the guard is to refuse."""
+        guard = ipaddress.ip_network(self.options.get('guard', '0.0.0.0/32'))
+        if ipaddress.ip_address(address.sockaddr[0]) in guard:
+            raise lowhaio.HttpConnectionError(f'refused by the guard: {address.sockaddr[0]}')
+        return super().connect(address)
+
+    async def prepare(self, connection: Any, origin: lowhaio.Origin) -> None:
+        """CONNECT to the origin."""
+        if 'tunnel' in self.options:
+            authority = f'{origin.host}:{origin.port}'.encode()
+            await connection.send(b'CONNECT %b HTTP/1.1\r\nhost: %b\r\n\r\n' % (authority, authority))
+            buffer = b''
+            while (parsed := lowhaio.parse_response_head(buffer, 16_384)) is None:
+                received = await connection.receive()
+                if not received:
+                    raise lowhaio.HttpConnectionError('expected an answer of the proxy, got the end of the connection')
+                buffer += received
+            head, consumed = parsed
+            if head.status // 100 != 2 or len(buffer) > consumed:
+                raise lowhaio.HttpConnectionError(f'expected the proxy to open a tunnel, got status {head.status}')
+        await super().prepare(connection, origin)
+
+
 class LowhaioClient:
     """lowhaio itself, through its network seam."""
 
@@ -2016,28 +2219,37 @@ class LowhaioClient:
     offers = frozenset(
         'redirects async-upload upload cancel concurrent stream trailers timeout hook guard log tunnel expect identity'.split()
     )
-    options = frozenset('certificate max_connections keep_alive http10 max_redirects tunnel guard hook verify'.split())
+    options = frozenset(
+        'certificate max_connections keep_alive http10 version max_redirects tunnel guard pin refuse_hop params zone'.split()
+    )
 
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
         options = setting.options
-        keywords: dict[str, Any] = {'socket_timeout': setting.timeout, 'get_ssl_context': setting.ssl_context}
+        keywords: dict[str, Any] = {'socket_timeout': setting.timeout}
+        if setting.certificate:
+            keywords['get_ssl_context'] = setting.ssl_context
         if 'max_connections' in options:
             keywords['max_connections'] = options['max_connections']
         if 'keep_alive' in options:
             keywords['keep_alive_timeout'] = options['keep_alive']
         if options.get('http10'):
             keywords['http_version'] = b'HTTP/1.0'
-        self._pool = lowhaio.Pool(
-            get_dns_resolver=setting.world.resolver(), network=setting.world.network, **keywords
-        )
+        if 'version' in options:
+            keywords['http_version'] = _octets(options['version'])
+        self._pool = lowhaio.Pool(get_dns_resolver=setting.world.resolver(), network=self._network, **keywords)
+
+    def _network(self, inner: lowhaio.Network) -> lowhaio.Network:
+        network = _Seams(self._setting.world.network(inner))
+        network.options = self._setting.options
+        return network
 
     async def request(self, ask: Ask) -> Answer:
         """One request of a Pool, following redirects where the case asks for it."""
         request: Any = self._pool.request
         if ask.follow:
-            limit = self._setting.options.get('max_redirects')
-            request = lowhaio.redirectable(request, **({} if limit is None else {'max_redirects': limit}))
+            limit = self._setting.options.get('max_redirects', 20)
+            request = lowhaio.redirectable(request, max_redirects=limit, on_redirect=self._on_redirect)
         body: Any = () if ask.body is None else ask.pieces
         if ask.data is not None:
             body = lowhaio.streamed(ask.data)
@@ -2048,6 +2260,10 @@ class LowhaioClient:
             ask.method.encode('latin-1'), ask.url, params=ask.params, headers=ask.headers, body=body, **timeout
         )
         return Answer(int(code), headers, content, lambda: content.trailers)
+
+    def _on_redirect(self, code: bytes, method: bytes, url: str) -> None:
+        if self._setting.options.get('refuse_hop') == url:
+            raise lowhaio.HttpRedirectError(f'refused by the hook: {url}')
 
     async def close(self) -> None:
         """Close the Pool."""
