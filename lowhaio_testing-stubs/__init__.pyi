@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import dataclasses
+import os
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, overload
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, Protocol, overload, runtime_checkable
 
 import lowhaio
 from lowhaio import Address, HttpError, Origin
@@ -13,8 +15,13 @@ from lowhaio import Address, HttpError, Origin
 __all__ = [
     'ANY',
     'ILLEGAL_CHUNKINGS',
+    'Answer',
+    'Ask',
     'Bandwidth',
+    'Case',
+    'CaseError',
     'Chunking',
+    'Client',
     'Close',
     'Drip',
     'Event',
@@ -30,17 +37,24 @@ __all__ = [
     'Fault',
     'GeneratedResponse',
     'HalfClose',
+    'HttpClientClient',
     'Latency',
+    'LowhaioClient',
     'Pause',
+    'Payload',
+    'PayloadError',
     'ReceivedRequest',
     'Reply',
     'ReplyFault',
+    'Report',
     'Reset',
     'ResetAt',
+    'Result',
     'Script',
     'ScriptMismatch',
     'Send',
     'ServerConnection',
+    'Setting',
     'Signal',
     'StallAt',
     'StartReading',
@@ -50,12 +64,20 @@ __all__ = [
     'UnexpectedRequest',
     'VirtualTime',
     'Wait',
+    'check_client',
     'chunk',
     'chunked',
     'chunkings',
+    'command_client',
+    'find_cases',
     'illegal_chunked',
     'last_chunk',
+    'list_cases',
     'network',
+    'report_html',
+    'report_json',
+    'report_junit',
+    'report_table',
     'responses',
     'segmentations',
     'virtual_time',
@@ -515,4 +537,166 @@ class VirtualTime:
 
 virtual_time = VirtualTime
 
+class CaseError(ValueError): ...
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Payload:
+    data: bytes | None
+    steps: tuple[Mapping[str, Any], ...] = ()
+    one_shot: bool = False
+    @property
+    def plain(self) -> bool: ...
+    def pieces(self) -> Iterator[bytes]: ...
+
+@dataclasses.dataclass(slots=True)
+class Expected:
+    outcome: str = 'ok'
+    recommended: str = 'any'
+    status: int | None = None
+    body: bytes | None = None
+    body_length: int | None = None
+    fields: Mapping[str, Any] = ...
+    lines: Sequence[Sequence[str]] = ()
+    absent: Sequence[str] = ()
+    collapse: bool = False
+    join: bool = False
+    trailers: Mapping[str, str] = ...
+    reusable: bool | str = 'any'
+    says: Sequence[str] = ()
+    hides: Sequence[str] = ()
+    before: float | None = None
+    after: float | None = None
+
+@dataclasses.dataclass(slots=True)
+class Ask:
+    method: str = 'GET'
+    url: str = ''
+    headers: Sequence[tuple[bytes, bytes]] = ()
+    params: Sequence[tuple[str, str]] = ()
+    body: Payload | None = None
+    follow: bool = False
+    timeout: float | None = None
+    read: Any = 'all'
+    when: str = ''
+    idle: float = 0.0
+    cancel: str = ''
+    do: str = 'request'
+    world: Any = None
+    expect: Expected = ...
+    @property
+    def data(self) -> bytes | None: ...
+    def pieces(self) -> AsyncIterator[bytes]: ...
+
+class PayloadError(Exception): ...
+
+class Answer:
+    status: int
+    fields: list[tuple[str, str]]
+    body: bytes | AsyncIterator[bytes]
+    trailers: Callable[[], Iterable[tuple[bytes | str, bytes | str]]] | None
+    def __init__(
+        self,
+        status: int,
+        fields: Iterable[tuple[bytes | str, bytes | str]],
+        body: bytes | AsyncIterator[bytes],
+        trailers: Callable[[], Iterable[tuple[bytes | str, bytes | str]]] | None = None,
+    ) -> None: ...
+
+@dataclasses.dataclass(slots=True)
+class Setting:
+    timeout: float
+    ca: str
+    certificate: str | None = None
+    options: Mapping[str, Any] = ...
+    world: Any = None
+    def ssl_context(self) -> ssl.SSLContext: ...
+
+@runtime_checkable
+class Client(Protocol):
+    async def request(self, ask: Ask) -> Answer: ...
+    async def close(self) -> None: ...
+
+@dataclasses.dataclass(slots=True)
+class Exchange:
+    steps: Sequence[Mapping[str, Any]]
+    target: str | None = None
+    sent: Mapping[str, Any] = ...
+    connection: str = 'any'
+    optional: bool = False
+    times: int = 1
+    plain: bytes | None = None
+
+@dataclasses.dataclass(slots=True)
+class Case:
+    id: str
+    covers: tuple[str, ...]
+    clause: str
+    level: str
+    why: str
+    group: str
+    asks: tuple[Ask, ...]
+    exchanges: tuple[Exchange, ...]
+    needs: frozenset[str] = ...
+    options: Mapping[str, Any] = ...
+    tls: str = 'good'
+    dns: Mapping[str, Any] = ...
+    addresses: Mapping[str, str] = ...
+    connections: Sequence[Mapping[str, Any]] = ()
+    wire: Mapping[str, Any] = ...
+    environment: Mapping[str, str] = ...
+    second: bool | str = True
+
+def find_cases(path: str | os.PathLike[str] | None = None) -> list[Case]: ...
+
+@dataclasses.dataclass(slots=True)
+class Result:
+    verdict: str
+    level: str
+    detail: str = ''
+    shown: str = ''
+
+@dataclasses.dataclass(slots=True)
+class Report:
+    name: str
+    version: str
+    results: dict[str, Result]
+    seconds: float = 0.0
+    def count(self, group: str | None = None, cases: Sequence[Case] = ()) -> dict[str, int]: ...
+    @property
+    def failures(self) -> dict[str, Result]: ...
+
+def check_client(
+    factory: Callable[[Setting], Client],
+    cases: Iterable[Case] | None = None,
+    *,
+    cut: str | None = None,
+    progress: Callable[[Case, Result], None] | None = None,
+) -> Report: ...
+
+class LowhaioClient:
+    name: str
+    version: str = ...
+    network: str
+    offers: frozenset[str] = ...
+    options: frozenset[str] = ...
+    def __init__(self, setting: Setting) -> None: ...
+    async def request(self, ask: Ask) -> Answer: ...
+    async def close(self) -> None: ...
+
+class HttpClientClient:
+    name: str
+    version: str = ...
+    offers: frozenset[str] = ...
+    lacks: ClassVar[dict[str, str]] = ...
+    def __init__(self, setting: Setting) -> None: ...
+    async def request(self, ask: Ask) -> Answer: ...
+    async def close(self) -> None: ...
+
+def command_client(template: str, name: str | None = None, version: str = '') -> type: ...
+def describe(case: Case) -> str: ...
+def report_json(cases: Sequence[Case], reports: Sequence[Report]) -> dict[str, Any]: ...
+def report_junit(cases: Sequence[Case], reports: Sequence[Report]) -> bytes: ...
+def report_html(cases: Sequence[Case], reports: Sequence[Report]) -> str: ...
+def report_table(cases: Sequence[Case], reports: Sequence[Report]) -> str: ...
+def list_cases(cases: Sequence[Case]) -> tuple[str, list[str]]: ...
 def main(argv: Sequence[str] | None = None) -> int: ...
