@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
-from conftest import LOOP, fail_if_client_made_tasks, made_by_client
+from loops import LOOP, fail_if_client_made_tasks, made_by_client
 
 import lowhaio
 
