@@ -220,7 +220,7 @@ async def test_redirect_satellite_gives_up_after_its_own_limit() -> None:
 @pytest.mark.asyncio
 async def test_retry_satellite_repeats_what_could_not_connect() -> None:
     requests: list[bytes] = []
-    causes: list[type[BaseException]] = []
+    causes: list[type] = []
     with contextlib.ExitStack() as stack:
         reserved = stack.enter_context(socket.socket())
         reserved.bind(('127.0.0.1', 0))

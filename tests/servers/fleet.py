@@ -10,6 +10,7 @@ Every HTTP server of the fleet offers the same resources, as far as it can witho
     /moved-post         307 to /echo
     /echo               POST: the body sent back
     /sink               POST: how many octets came, in decimal
+    /limited            POST: 413, before the body is read
     /arrival            Node only: the request's place in the order in which the process received them
 
 Configurations are written to a directory of their own; ports are free ones of the moment. Each server is the leader of
@@ -228,6 +229,7 @@ class Fleet:
         scripts = {
             'echo': 'data=$(cat; printf x)\n{head}\nprintf "%s" "${{data%x}}"',
             'sink': 'count=$(wc -c | tr -d " \\n")\n{head}\nprintf "%s" "$count"',
+            'limited': 'cat > /dev/null\n{head}',
             'nothing': 'printf "status: 204\\n\\n"',
             **{f'big-chunked/{size}': f'{{head}}\nhead -c {size} /dev/zero' for size in (WARM, BIG)},
         }
@@ -326,6 +328,7 @@ class Fleet:
                     root {self.files};
                     location = /nothing {{ return 204; }}
                     location = /moved {{ return 302 /small; }}
+                    location = /limited {{ client_max_body_size 1k; return 413 "too large"; }}
                     location ~ ^/(echo|sink|moved-post|big-chunked/[0-9]+)$ {{
                         proxy_pass http://127.0.0.1:{origin.port};
                         proxy_http_version 1.1;
@@ -379,6 +382,10 @@ Redirect 302 /moved /small
 Redirect 307 /moved-post /echo
 RedirectMatch 204 ^/nothing$
 ScriptAliasMatch ^/(sink|big-chunked/[0-9]+)$ {self.scripts}/$1
+<Location /limited>
+    LimitRequestBody 1000
+    SetHandler reflector
+</Location>
 <Location /echo>
     SetHandler reflector
 </Location>
@@ -412,6 +419,7 @@ frontend front
     bind 127.0.0.1:{port}
     bind 127.0.0.1:{tls_port} ssl crt {self.both}
     http-request return status 204 if {{ path /nothing }}
+    http-request return status 413 if {{ path /limited }}
     http-request redirect location /small code 302 if {{ path /moved }}
     default_backend back
 backend back
@@ -439,6 +447,7 @@ backend back
     bind 127.0.0.1
     respond /nothing 204
     redir /moved /small 302
+    respond /limited 413
     @origin path /echo /sink /moved-post /big-chunked/*
     reverse_proxy @origin 127.0.0.1:{origin.port} {{
         flush_interval -1
@@ -482,13 +491,14 @@ server.stream-response-body = 2
 # And without a media type there is no ETag.
 mimetype.assign = ("" => "application/octet-stream")
 $HTTP["url"] == "/echo" {{ server.stream-request-body = 0 }}
+$HTTP["url"] == "/limited" {{ server.max-request-size = 1 }}
 url.redirect-code = 302
 $HTTP["url"] == "/moved" {{ url.redirect = ("" => "/small") }}
 $HTTP["url"] == "/moved-post" {{
     url.redirect = ("" => "/echo")
     url.redirect-code = 307
 }}
-$HTTP["url"] =~ "^/(echo|sink|nothing|big-chunked/[0-9]+)$" {{
+$HTTP["url"] =~ "^/(echo|sink|limited|nothing|big-chunked/[0-9]+)$" {{
     server.document-root = "{self.scripts}"
     cgi.assign = ("" => "/bin/sh")
 }}

@@ -188,6 +188,47 @@ async def test_expect_100_continue(origin: str, trusting: TrustingFactory) -> No
         assert asked[0] - began < 0.9
 
 
+@pytest.mark.parametrize('framing', ['content-length', 'chunked'])
+async def test_early_413(origin: str, trusting: TrustingFactory, framing: str) -> None:
+    """The response is had, though the server closes, and perhaps resets, with most of the body unread."""
+    octets = 50_000_000
+    closed: list[bool] = []
+
+    async def body() -> AsyncIterator[bytes]:
+        try:
+            for _ in range(octets // 50_000):
+                yield bytes(50_000)
+        finally:
+            closed.append(True)
+
+    async with pool(trusting) as (request, counts):
+        await lowhaio.buffered((await request(b'GET', origin + '/small'))[2])
+        fields = ((b'content-length', b'%d' % octets),) if framing == 'content-length' else ()
+        code, _, answer = await request(b'POST', origin + '/limited', headers=fields, body=body())
+        assert code == b'413'
+        assert closed == [True]
+        await lowhaio.buffered(answer)
+        assert await lowhaio.buffered((await request(b'GET', origin + '/small'))[2]) == SMALL
+        assert len(counts.sockets) == 2
+
+
+async def test_expect_100_continue_refused(server: Server, origin: str, trusting: TrustingFactory) -> None:
+    asked: list[bool] = []
+
+    async def body() -> AsyncIterator[bytes]:
+        asked.append(True)
+        yield bytes(1_000_000)
+
+    async with pool(trusting) as (request, _):
+        fields = ((b'content-length', b'1000000'), (b'expect', b'100-continue'))
+        code, _, answer = await request(b'POST', origin + '/limited', headers=fields, body=body())
+        assert code == b'413'
+        await lowhaio.buffered(answer)
+        # These say 100 to whoever expects it, before the application is asked.
+        assert asked == [] or server.name in ('node', 'hypercorn', 'gunicorn', 'aiohttp')
+        assert await lowhaio.buffered((await request(b'GET', origin + '/small'))[2]) == SMALL
+
+
 async def test_many_at_once(origin: str, trusting: TrustingFactory) -> None:
     async with pool(trusting, max_connections=20) as (request, counts):
 

@@ -29,6 +29,8 @@ async def handle(request: web.Request) -> web.StreamResponse:
         return web.Response(status=302, body=b'moved', headers={'location': '/small'})
     if request.path == '/moved-post':
         return web.Response(status=307, body=b'moved', headers={'location': '/echo'})
+    if request.path == '/limited':
+        return web.Response(status=413, body=b'too large')
     if request.path in ('/echo', '/sink'):
         received, kept = 0, []
         async for data in request.content.iter_any():

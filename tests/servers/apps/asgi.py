@@ -49,6 +49,8 @@ async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         await whole(302, b'moved', (b'location', b'/small'))
     elif path == '/moved-post':
         await whole(307, b'moved', (b'location', b'/echo'))
+    elif path == '/limited':
+        await whole(413, b'too large')
     elif path in ('/echo', '/sink'):
         received, kept, more = 0, [], True
         while more:

@@ -32,6 +32,8 @@ function handle(request, response) {
     whole(response, 302, 'moved', { location: '/small' });
   } else if (path === '/moved-post') {
     whole(response, 307, 'moved', { location: '/echo' });
+  } else if (path === '/limited') {
+    whole(response, 413, 'too large', { connection: 'close' });
   } else if (path === '/arrival') {
     // The request's place in the order in which this process received them.
     whole(response, 200, String(arrivals++), {});

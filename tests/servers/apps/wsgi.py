@@ -37,6 +37,8 @@ def app(environ: dict[str, Any], start_response: Callable[[str, list[tuple[str, 
         return whole('302 Found', b'moved', ('location', '/small'))
     if path == '/moved-post':
         return whole('307 Temporary Redirect', b'moved', ('location', '/echo'))
+    if path == '/limited':
+        return whole('413 Content Too Large', b'too large')
     if path in ('/echo', '/sink'):
         received, kept = 0, []
         for data in iter(lambda: environ['wsgi.input'].read(65_536), b''):
