@@ -13,6 +13,8 @@ import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from typing import Any
 
+import pytest
+
 import lowhaio
 from lowhaio import Address, Network, Origin, buffered, redirectable, streamed
 from lowhaio_testing import (
@@ -57,6 +59,11 @@ def unchecked_network() -> Iterator[FakeNetwork]:
     finally:
         lowhaio.replace_network(before)
         fake.shut()
+
+
+def forget_scripts(server: Any) -> None:
+    """Let no further connection play what no connection has begun to play."""
+    server._scripts.clear()
 
 
 async def fetch(request: Any, url: str, method: bytes = b'GET', **options: Any) -> bytes:
@@ -378,3 +385,11 @@ SCENARIOS = (
         prologue=(StopReading(), Pause(1), StartReading(), Expect(b'HELLO' * 60_000), b'WE', b'LL'),
     ),
 )
+
+# A server's script begins behind the handshake: what is said before that can't be scripted.
+RUNS = [
+    pytest.param(scenario, url, id=f'{scenario.name}-{url}')
+    for scenario in SCENARIOS
+    for url in BOTH
+    if not (scenario.prologue and url == HTTPS)
+]
