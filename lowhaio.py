@@ -240,14 +240,8 @@ def parse_url(url: str) -> Url:
     aside. Raises HttpRequestError for anything that is not a whole http or https URL, and for userinfo; its message
     shows neither userinfo nor query.
     """
-    if type(url) is str and len(url) <= 2_048:
-        return _parse_url_once(url)
     if not isinstance(url, str):
         raise HttpRequestError(f'expected the url as str, got {type(url).__name__}')
-    return _parse_url(url)
-
-
-def _parse_url(url: str) -> Url:
     if _CONTROL.search(url) or url != url.strip():
         raise HttpRequestError(f'expected a url without control characters or space around it, got {_shown_url(url)}')
     matched = _URL.fullmatch(url)
@@ -259,9 +253,6 @@ def _parse_url(url: str) -> Url:
         raise HttpRequestError(f'expected the scheme http or https, got {_shown(scheme)}')
     origin, host = _parse_authority(scheme, authority)
     return Url(origin, _encode_target((path or '/') + (query or '')), host, fragment)
-
-
-_parse_url_once = functools.lru_cache(512)(_parse_url)  # the same few URLs are asked for again and again
 
 
 @functools.lru_cache(512)
@@ -368,7 +359,6 @@ _VERSIONS = (b'HTTP/1.1', b'HTTP/1.0')
 _WITH_CONTENT = frozenset((b'POST', b'PUT', b'PATCH'))  # these say content-length: 0, RFC 9110 section 8.6
 _WITHOUT_CONTENT = frozenset((b'HEAD', b'TRACE'))  # RFC 9110 sections 9.3.2 and 9.3.8
 _CREDENTIALS = frozenset((b'authorization', b'cookie', b'proxy-authorization'))
-_ORDINARY_METHODS = frozenset((b'GET', b'HEAD', b'POST', b'PUT', b'PATCH', b'DELETE', b'OPTIONS'))
 _IDEMPOTENT = frozenset((b'GET', b'HEAD', b'OPTIONS', b'TRACE', b'PUT', b'DELETE'))  # RFC 9110 section 9.2.2
 
 
@@ -510,9 +500,16 @@ def check_method(method: bytes, fields: RequestFields) -> None:
         raise HttpRequestError('expected TRACE without credentials, which its response would show')
 
 
+def encode_request_start(method: bytes, target: bytes, host: bytes, version: bytes) -> bytes:
+    """The request line and the Host field, which goes first: RFC 9112 section 3. Each part has been validated before;
+    the other fields and an empty line follow.
+    """
+    return b''.join((method, b' ', target, b' ', version, b'\r\nhost: ', host, b'\r\n'))
+
+
 def encode_request_head(method: bytes, target: bytes, host: bytes, fields: bytes, version: bytes) -> bytes:
-    """The octets of a request's head: RFC 9112 section 3. Each part has been validated before."""
-    return b''.join((method, b' ', target, b' ', version, b'\r\nhost: ', host, b'\r\n', fields, b'\r\n'))
+    """The octets of a request's head. Each part has been validated before."""
+    return encode_request_start(method, target, host, version) + fields + b'\r\n'
 
 
 class KnownLength:
@@ -686,30 +683,36 @@ def split_head(buffer: bytes | bytearray, limit: int, scanned: int = 0) -> tuple
     it. A line may end in LF alone, RFC 9112 section 2.2; CR alone and NUL are malformed. Raises HttpProtocolError,
     and HttpHeaderTooLong for a head of more than `limit` octets.
     """
-    end = buffer.find(b'\n\r\n', scanned - 2 if scanned > 2 else 0)
-    consumed = end + 3
-    head = bytes(buffer[: end + 1])
-    lines = head.split(b'\r\n')
-    if end < 0 or len(head) - len(head.translate(None, b'\r\n\0')) != 2 * (len(lines) - 1):
-        # Not there, or not as it should be. An empty line that ends in LF alone may come first: behind it there may be
-        # a body, with anything in it.
-        bare = buffer.find(b'\n\n', scanned - 1 if scanned > 1 else 0, end + 1 if end >= 0 else len(buffer))
-        if bare >= 0:
-            consumed = bare + 2
-        elif end < 0:
-            if len(buffer) > limit:
-                raise HttpHeaderTooLong(f'expected a head of at most {limit} octets, got {len(buffer)} so far')
-            return None
-        head = bytes(buffer[: consumed - 1])
-        if _BARE_CR.search(head) or b'\0' in head:
-            raise HttpProtocolError('expected a head without NUL, and CR only before LF')
-        lines = head.replace(b'\r\n', b'\n').rstrip(b'\n').split(b'\n')
-        lines.append(b'')
+    end = buffer.find(b'\r\n\r\n', scanned - 3 if scanned > 3 else 0)
+    if 0 <= end <= limit - 4:
+        head = bytes(buffer[:end])
+        lines = head.split(b'\r\n')
+        # One pass tells that there is no CR or LF but those that end lines, and no NUL
+        if len(head) - len(head.translate(None, b'\r\n\0')) == 2 * len(lines) - 2 and len(lines) <= _MAX_FIELDS:
+            return lines[0], lines[1:], end + 4
+    return _split_odd_head(buffer, limit, scanned)
+
+
+def _split_odd_head(buffer: bytes | bytearray, limit: int, scanned: int) -> tuple[bytes, list[bytes], int] | None:
+    """A head that isn't there yet, has lines that end in LF alone, or is malformed."""
+    start = scanned - 2 if scanned > 2 else 0
+    ends = [end for end in (buffer.find(b'\n\r\n', start), buffer.find(b'\n\n', start)) if end >= 0]
+    if not ends:
+        if len(buffer) > limit:
+            raise HttpHeaderTooLong(f'expected a head of at most {limit} octets, got {len(buffer)} so far')
+        return None
+    # Behind the first of them there may be a body, with anything in it
+    end = min(ends)
+    consumed = end + (2 if buffer[end + 1] == 0x0A else 3)
     if consumed > limit:
         raise HttpHeaderTooLong(f'expected a head of at most {limit} octets, got {consumed}')
+    head = bytes(buffer[:end]).removesuffix(b'\r')
+    if _BARE_CR.search(head) or b'\0' in head:
+        raise HttpProtocolError('expected a head without NUL, and CR only before LF')
+    lines = head.replace(b'\r\n', b'\n').split(b'\n')
     if len(lines) > _MAX_FIELDS:
         raise HttpHeaderTooLong(f'expected at most {_MAX_FIELDS} lines in a head, got {len(lines)}')
-    return lines[0], lines[1:-1], consumed
+    return lines[0], lines[1:], consumed
 
 
 def parse_fields(lines: Sequence[bytes]) -> Fields:
@@ -719,7 +722,7 @@ def parse_fields(lines: Sequence[bytes]) -> Fields:
     line without a colon, or with a name that is no token: also a space before the colon.
     """
     try:
-        return tuple([_FIELD_LINES[line] for line in lines])
+        return tuple(map(_FIELD_LINES.__getitem__, lines))
     except ValueError:
         unfolded = _unfold(lines)
         if len(unfolded) < len(lines):
@@ -754,10 +757,10 @@ def parse_response_head(
 
     Raises HttpProtocolError (at once if the first octets aren't HTTP/), and HttpHeaderTooLong.
     """
-    if not buffer.startswith(b'HTTP/') and bytes(buffer[:5]) != b'HTTP/'[: len(buffer)]:
-        raise HttpProtocolError(f'expected a response that begins with HTTP/, got {_shown(bytes(buffer[:40]))}')
     split = split_head(buffer, limit, scanned)
     if split is None:
+        if not b'HTTP/'.startswith(buffer[:5]):
+            raise HttpProtocolError(f'expected a response that begins with HTTP/, got {_shown(bytes(buffer[:40]))}')
         return None
     status_line, lines, consumed = split
     return ResponseHead(status_line, parse_fields(lines)), consumed
@@ -770,21 +773,20 @@ class ResponseHeads:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._buffer = bytearray()
-        self._scanned = 0
-        self._interim = 0
+        self._buffer: bytes | bytearray = b''
+        self._scanned = self._interim = 0
         self.continued = False  # a 100 (Continue) has arrived
 
     def feed(self, data: bytes) -> tuple[ResponseHead, bytes] | None:
         """The final head, and the octets behind it; None while it isn't there. Raises as parse_response_head does."""
         buffer: bytes | bytearray = data
-        if self._buffer:
-            self._buffer += data
-            buffer = self._buffer
+        if self._scanned:
+            buffer = self._buffer = self._buffer if isinstance(self._buffer, bytearray) else bytearray(self._buffer)
+            buffer += data
         while True:
             parsed = parse_response_head(buffer, self._limit, self._scanned)
             if parsed is None:
-                self._buffer = bytearray(buffer) if buffer is not self._buffer else self._buffer
+                self._buffer = buffer
                 self._scanned = len(buffer)
                 return None
             head, consumed = parsed
@@ -797,9 +799,7 @@ class ResponseHeads:
             if self._interim > _MAX_INTERIM:
                 raise HttpProtocolError(f'expected at most {_MAX_INTERIM} interim responses before the final one')
             self.continued |= head.status == 100
-            buffer, self._buffer, self._scanned = rest, bytearray(), 0
-            if not rest:
-                return None
+            buffer, self._scanned = rest, 0
 
     def eof(self) -> NoReturn:
         """The peer closed before the final head was complete: RFC 9112 section 8."""
@@ -1078,7 +1078,7 @@ def response_framing(method: bytes, head: ResponseHead) -> ResponseFraming:
         return Chunked()
     # 5 and 6: one Content-Length, or the same one repeated
     if (length := special.get(b'content-length')) is not None:
-        if _DIGITS.fullmatch(length):
+        if length.isdigit() and len(length) <= 64:  # ASCII digits, in bytes
             return Length(int(length))
         values = [value.strip(b' \t') for value in length.split(b',')]
         if not all(map(_DIGITS.fullmatch, values)) or len({*map(int, values)}) > 1:
@@ -1987,10 +1987,6 @@ class Body:
         state = 'failed' if self._error else 'to be read' if self._connection or self._piece else 'ended'
         return f'<Body {self._framing!r}, {state}>'
 
-    def __del__(self) -> None:
-        if self._connection is not None:
-            self._connection.abandon()
-
     def __aiter__(self) -> Body:
         return self
 
@@ -2067,6 +2063,16 @@ class Body:
     def trailers(self) -> Fields:
         """The trailer section's fields, RFC 9110 section 6.5: empty until the body has ended."""
         return self._framing.trailers
+
+
+class _UnreadBody(Body):
+    """A body of which more has to come: left to the garbage collector, it closes its connection."""
+
+    __slots__ = ()
+
+    def __del__(self) -> None:
+        if self._connection is not None:
+            self._connection.abandon()
 
 
 class Response(NamedTuple):
@@ -2284,20 +2290,13 @@ _EMPTY_TYPES = frozenset((tuple, list, bytes, type(None)))  # an empty one of th
 class _Message:
     """A request, and its body as opened for one attempt to send it."""
 
-    __slots__ = ('_body', '_head', '_payload', 'fields', 'framing', 'host', 'method', 'source', 'target', 'version')
+    __slots__ = ('_body', '_head', '_payload', '_start', 'fields', 'framing', 'method', 'source', 'version')
 
     def __init__(
-        self,
-        method: bytes,
-        target: bytes,
-        host: bytes,
-        fields: RequestFields,
-        version: bytes,
-        body: tuple[Any, Any, Any],
+        self, method: bytes, start: bytes, fields: RequestFields, version: bytes, body: tuple[Any, Any, Any]
     ) -> None:
         self.method = method
-        self.target = target
-        self.host = host
+        self._start = start
         self.fields = fields
         self.version = version
         self._body = body  # body, body_args, body_kwargs, as the caller gave them
@@ -2336,7 +2335,7 @@ class _Message:
         if lane.speaks_10 and isinstance(framing, (ChunkedByUs, ChunkedByCaller)):
             raise HttpRequestError(f'expected a content-length: {lane.origin} speaks HTTP/1.0')
         encoded = fields.encoded if framing is None else fields.encoded + framing.field
-        head = encode_request_head(self.method, self.target, self.host, encoded, self.version)
+        head = b''.join((self._start, encoded, b'\r\n'))
         if self._payload and framing is not None:
             if len(self._payload) <= _JOIN_BELOW and not fields.expect_continue:
                 head = b''.join((head, *framing.encode(self._payload), *framing.end()))
@@ -2373,11 +2372,11 @@ async def _exchange(
     """
     connection.uses += 1
     connection.answered = False
+    heads = ResponseHeads(limit)
     sent = False
     if message is None or message.source is None:
         sent = connection.send_at_once(head)
         head = b''  # the rest of it is queued
-    heads = ResponseHeads(limit)
     if not sent:
         upload = _Upload(connection, heads)
         sent = await upload.run(head, message)
@@ -2487,7 +2486,7 @@ class _Lane:
 
     def take(self) -> Connection | None:
         """The idle connection that was used last, if its address is still good and nobody waits for one."""
-        if not self.idle or self._waiters or self._loop.time() >= self._expires_at:
+        if not self.idle or self._waiters or (self._expires_at != math.inf and self._is_expired()):
             return None
         connection, _ = self.idle.popitem()
         connection.idle = False
@@ -2495,7 +2494,7 @@ class _Lane:
 
     async def obtain(self, fresh: bool, timeout: float | None, get_logger_adapter: LoggerAdapterFactory) -> Connection:
         """A connection: an idle one (unless `fresh`), a new one, or, when there are too many, in turn."""
-        if self.idle and not fresh and self._loop.time() >= self._expires_at:
+        if self.idle and not fresh and self._is_expired():
             await self._renew(timeout, get_logger_adapter)
         if self.idle and not self._waiters:
             connection, _ = self.idle.popitem()
@@ -2535,7 +2534,12 @@ class _Lane:
         seconds = self._keep_alive_timeout
         if connection.keep < seconds:
             seconds = connection.keep
-        if seconds <= 0 or self.closed or self.base is not _replacement or not self._is_current(connection):
+        if (
+            seconds <= 0
+            or self.closed
+            or self.base is not _replacement
+            or (connection.generation != self._generation and not self._is_current(connection))
+        ):
             connection.close()
         elif self._waiters and (waiter := self._next_waiter()) is not None:
             waiter.set_result(connection)
@@ -2566,7 +2570,7 @@ class _Lane:
 
     def is_spare(self) -> bool:
         """Whether nothing would be lost with it."""
-        return not self.size and not self._waiters and self._loop.time() >= self._expires_at
+        return not self.size and not self._waiters and self._is_expired()
 
     # -- the queue --
 
@@ -2614,12 +2618,15 @@ class _Lane:
         self, family: int, timeout: float | None, get_logger_adapter: LoggerAdapterFactory
     ) -> Sequence[Address]:
         """The addresses of a family: those remembered while they are good, or else the network's answer."""
-        good = self._loop.time() < self._expires_at
+        good = not self._is_expired()
         if good and family in self._answers:
             return self._answers[family]
         addresses = await _resolve(self.network, self.origin, family, timeout, get_logger_adapter)
         self._remember({**(self._answers if good else {}), family: addresses})
         return addresses
+
+    def _is_expired(self) -> bool:
+        return self._loop.time() >= self._expires_at
 
     async def _renew(self, timeout: float | None, get_logger_adapter: LoggerAdapterFactory) -> None:
         """Ask again for addresses that have expired. While live connections serve, this may fail, and those that ask
@@ -2650,10 +2657,9 @@ class _Lane:
                 connection.close()
 
     def _is_current(self, connection: Connection) -> bool:
-        if connection.generation != self._generation:
-            if connection.address.family in self._answers and connection.address[:2] not in self._known:
-                return False
-            connection.generation = self._generation
+        if connection.address.family in self._answers and connection.address[:2] not in self._known:
+            return False
+        connection.generation = self._generation
         return True
 
 
@@ -2687,6 +2693,22 @@ def _give_back(connection: Connection, framing: ResponseFraming) -> None:
         connection.close()
 
 
+def _request_start_of(method: bytes, url: str, version: bytes) -> tuple[Origin, bytes]:
+    check_method(method, NO_FIELDS)
+    parsed = parse_url(url)
+    return parsed.origin, encode_request_start(method, parsed.target, parsed.host, version)
+
+
+_request_start_once = functools.lru_cache(512)(_request_start_of)
+
+
+def _request_start(method: bytes, url: str, version: bytes) -> tuple[Origin, bytes]:
+    """Where a request without params goes, and how it starts: mostly the same as one before it."""
+    if type(url) is str and type(method) is bytes and len(url) <= 2_048:
+        return _request_start_once(method, url, version)
+    return _request_start_of(method, url, version)
+
+
 RequestFunction = Callable[..., Coroutine[Any, Any, Response]]
 
 
@@ -2712,8 +2734,9 @@ def _check_timeout(seconds: Any) -> float | None:
     return None if seconds is None else float(seconds)
 
 
-def _log_extra(method: bytes, url: Url) -> dict[str, str]:
+def _log_extra(method: bytes, requested: str) -> dict[str, str]:
     """What log lines of a request say of it. Not the query, in which there may be a key."""
+    url = parse_url(requested)
     return {
         'lowhaio_method': method.decode('ascii'),
         'lowhaio_url': f'{url.origin.scheme}://{url.host.decode("ascii")}{url.target.partition(b"?")[0].decode("ascii")}',
@@ -2861,28 +2884,32 @@ def Pool(
         """
         if (threading.get_ident() != thread or not loop.is_running()) and asyncio.get_running_loop() is not loop:
             raise HttpRequestError('expected to be called in the event loop that the pool was made in')
-        parsed = parse_url(url)
-        target = add_params(parsed.target, params) if params else parsed.target
-        fields = encode_fields(headers) if headers else NO_FIELDS
-        if type(method) is not bytes or method not in _ORDINARY_METHODS:
-            check_method(method, fields)
-        host = parsed.host if fields.host is None else fields.host
+        origin, start = _request_start(method, url, http_version)
+        fields = NO_FIELDS
+        if headers or params:
+            fields = encode_fields(headers)
+            if fields.credentials:
+                check_method(method, fields)
+            if params or fields.host is not None:
+                parsed = parse_url(url)
+                target = add_params(parsed.target, params) if params else parsed.target
+                start = encode_request_start(method, target, fields.host or parsed.host, http_version)
         message = None
         head = b''
-        if type(body) in _EMPTY_TYPES and not body:
-            plain = fields is NO_FIELDS and method not in _WITH_CONTENT
-            framing = None if plain else request_framing(method, http_version, fields, 0)
-            encoded = fields.encoded if framing is None else fields.encoded + framing.field
-            head = encode_request_head(method, target, host, encoded, http_version)
+        if type(body) not in _EMPTY_TYPES or body:
+            message = _Message(method, start, fields, http_version, (body, body_args, body_kwargs))
+        elif fields is NO_FIELDS and method not in _WITH_CONTENT:
+            head = start + b'\r\n'
         else:
-            message = _Message(method, target, host, fields, http_version, (body, body_args, body_kwargs))
+            framing = request_framing(method, http_version, fields, 0)
+            head = start + (fields.encoded if framing is None else fields.encoded + framing.field) + b'\r\n'
         timeout = default_timeout
         if socket_timeout is not _DEFAULT:
             timeout = _check_timeout(socket_timeout)
         log: logging.LoggerAdapter[Any] | None = None
         adapting = get_logger_adapter or make_adapter
         if adapting is not get_logger_adapter_default or _logger.isEnabledFor(logging.INFO):
-            log = adapting(_log_extra(method, parsed))
+            log = adapting(_log_extra(method, url))
             log.info('Requesting')
         retried = False
         while True:
@@ -2894,13 +2921,13 @@ def Pool(
                 while True:
                     if closed:
                         raise HttpPoolClosedError('expected an open pool')
-                    lane = lanes.get(parsed.origin)
+                    lane = lanes.get(origin)
                     if lane is None or lane.base is not _replacement:
-                        lane = find_lane(parsed.origin)
+                        lane = find_lane(origin)
                     connection = None if retried else lane.take()
                     if connection is None:
                         make_resolving = get_resolver_logger_adapter or make_resolver_adapter
-                        connection = await obtain(lane, retried, timeout, make_resolving(_log_extra(method, parsed)))
+                        connection = await obtain(lane, retried, timeout, make_resolving(_log_extra(method, url)))
                     connection.timeout = timeout
                     if message is not None:
                         head = message.head(lane)
@@ -2950,10 +2977,13 @@ def Pool(
             connection.reusable = sent and not fields.close and is_persistent(http_version, answer, response_body)
             if b'keep-alive' in answer.special:
                 connection.keep = keep_alive_hint(answer)
-            if response_body.complete:
-                _give_back(connection, response_body)
-                connection = None
-            return Response(answer.code, answer.headers, Body(connection, response_body, piece))
+            if not response_body.complete:
+                return Response(answer.code, answer.headers, _UnreadBody(connection, response_body, piece))
+            if connection.reusable and not response_body.excess:
+                lane.give(connection)
+            else:
+                connection.close()
+            return Response(answer.code, answer.headers, Body(None, response_body, piece))
 
     async def close() -> None:
         """Close every connection; requests in flight or waiting fail with HttpPoolClosedError, as do later ones."""
