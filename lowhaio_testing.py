@@ -1091,10 +1091,13 @@ def _where() -> str:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
-        if not file.startswith(_NOT_THE_USERS) and not file.startswith('<frozen'):
+        if not file.startswith(_NOT_THE_USERS):
             return _line(frame)
+        if frame.f_code.co_name == '_run' and file.startswith(_ASYNCIO):
+            break  # what is behind it runs the loop
         frame = frame.f_back
-    return ''
+    task = asyncio.current_task()
+    return f'the beginning of {task.get_name()}' if task is not None else ''
 
 
 def _line(frame: FrameType) -> str:
@@ -1103,7 +1106,8 @@ def _line(frame: FrameType) -> str:
     return f'{shorter if len(shorter) < len(file) else file}:{frame.f_lineno} in {frame.f_code.co_name}'
 
 
-_NOT_THE_USERS = (__file__, lowhaio.__file__, os.path.dirname(asyncio.__file__), contextlib.__file__)
+_ASYNCIO = os.path.dirname(asyncio.__file__)
+_NOT_THE_USERS = (__file__, lowhaio.__file__, _ASYNCIO, contextlib.__file__, '<frozen')
 _NOT_THE_TESTS = frozenset(('anyio', 'pytest_asyncio', __name__))  # whose tasks are not the test's
 
 
@@ -1151,7 +1155,7 @@ class ServerConnection:
         wire.owner = self
         self.server = server
         self.address = address  # the one that the client connected to
-        self.number = number  # from 1, among the server's connections
+        self.number = number  # from 1, among the attempts to connect to the server
         self.opened_at = opened_at  # the user's line: 'tests/test_orders.py:12 in test_order'
         self.received = bytearray()  # every octet from the client, as it came out of TLS
         self.sent = bytearray()  # every octet to the client, as it went into TLS
@@ -1211,9 +1215,11 @@ class ServerConnection:
         named = next((server for server in listening if server.origin.host == name), self.server)
         if named is not self.server:
             self.server.connections.remove(self)
+            self.server._attempts -= 1
             self.server = named
             named.connections.append(self)
-            self.number = len(named.connections)
+            named._attempts += 1
+            self.number = named._attempts
 
     async def _serve(self) -> None:
         """What its server says of the connection; then requests, one after the other."""
@@ -1784,10 +1790,11 @@ class FakeNetwork(lowhaio.Network):
             given = [literal]
         elif given or origin.host not in self._names:
             self._name(origin.host).answers = [tuple(given) or (self._next_address(),)]
-        for answer in [given] if literal else self._names[origin.host].answers:
-            for address in answer:
-                self._listeners.setdefault((address, origin.port), []).append(server)
         self.servers.append(server)
+        if literal is None:
+            self._listen_at_names()
+        else:
+            self._listeners.setdefault((literal, origin.port), []).append(server)
         return server
 
     def dns(
@@ -1817,12 +1824,7 @@ class FakeNetwork(lowhaio.Network):
         told.answers = [tuple(map(_address, answer)) for answer in lists or [[str(answer) for answer in answers]]]
         told.cname = None if cname is None else self._host(cname)
         told.error, told.ttl, told.seconds = error, ttl, seconds
-        for server in self.servers:
-            if server.origin.host == self._host(name):
-                for address in {address for answer in told.answers for address in answer}:
-                    listening = self._listeners.setdefault((address, server.origin.port), [])
-                    if server not in listening:
-                        listening.append(server)
+        self._listen_at_names()
 
     def queries(self, name: str) -> list[str]:
         """What the fake DNS was asked of a name, in order: 'A', 'AAAA'."""
@@ -1961,6 +1963,19 @@ class FakeNetwork(lowhaio.Network):
     def _name(self, name: str) -> _Name:
         return self._names.setdefault(self._host(name), _Name())
 
+    def _listen_at_names(self) -> None:
+        """Each server is at all addresses that its name has, or will have."""
+        for server in self.servers:
+            name: str | None = server.origin.host
+            seen: list[str | None] = []
+            while name in self._names and name not in seen:
+                seen.append(name)
+                for address in {address for answer in self._names[name].answers for address in answer}:
+                    listening = self._listeners.setdefault((address, server.origin.port), [])
+                    if server not in listening:
+                        listening.append(server)
+                name = self._names[name].cname
+
     def _next_address(self) -> str:
         """An address for a server that doesn't say which: of a range that is nobody's since RFC 7526, and that a guard
         against private addresses takes for a public one, as it would the real server's.
@@ -2021,7 +2036,8 @@ class FakeNetwork(lowhaio.Network):
 
     @staticmethod
     def _how_to_connect(server: FakeServer) -> str | float:
-        faults = server._applied('connect', len(server.connections) + 1)
+        server._attempts += 1
+        faults = server._applied('connect', server._attempts)
         how: str | float = faults[0].how if faults else server._connect
         return how
 
@@ -2039,7 +2055,7 @@ class FakeNetwork(lowhaio.Network):
             self._null = os.open(os.devnull, os.O_RDONLY)
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, self._null.to_bytes(4, sys.byteorder))]
         wire = _Wire(loop, server_end, ancillary, (client.fileno(), os.fstat(client.fileno()).st_ino))
-        connection = ServerConnection(server, wire, loop, host, len(server.connections) + 1, _where())
+        connection = ServerConnection(server, wire, loop, host, server._attempts, _where())
         server.connections.append(connection)
         self.connections.append(connection)
         self._by_descriptor[client.fileno()] = connection
@@ -2093,7 +2109,8 @@ class FakeNetwork(lowhaio.Network):
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         wire = _Wire(loop, sock, gap=_GAP)
-        connection = ServerConnection(server, wire, loop, peer[0], len(server.connections) + 1, '')
+        server._attempts += 1
+        connection = ServerConnection(server, wire, loop, peer[0], server._attempts, '')
         server.connections.append(connection)
         self.connections.append(connection)
         connection._start()
@@ -3029,6 +3046,7 @@ class FakeServer:
         self._connect = connect
         self._material = material
         self._asked = 0  # requests whose first octet has come
+        self._attempts = 0  # to connect
         self._scripts: deque[Script] = deque()
         self._faults: list[_Rule] = []
 
