@@ -125,6 +125,7 @@ __all__ = [
     'Payload',
     'PayloadError',
     'ReceivedRequest',
+    'RecordedExchange',
     'RecordedRequest',
     'Recorder',
     'Recording',
@@ -1241,6 +1242,9 @@ class ServerConnection:
 
     async def _serve(self) -> None:
         """What its server says of the connection; then requests, one after the other."""
+        if self.server._serves is not None:
+            await self.server._serves(self)
+            return
         if self.server._scripts:
             if not await self._play(self.server._scripts.popleft()):
                 return
@@ -3065,6 +3069,7 @@ class FakeServer:
         self._material = material
         self._asked = 0  # requests whose first octet has come
         self._attempts = 0  # to connect
+        self._serves: Callable[[ServerConnection], Coroutine[Any, Any, None]] | None = None  # instead of all that
         self._scripts: deque[Script] = deque()
         self._faults: list[_Rule] = []
 
@@ -3731,7 +3736,7 @@ class SecretFound(RecordingError):
     """Something in a recording looks like a credential. It is not written."""
 
 
-class Exchange(NamedTuple):
+class RecordedExchange(NamedTuple):
     """One request, and what was answered, on one connection of a recording."""
 
     connection: int  # which one of the recording's connections, from 1
@@ -3981,7 +3986,9 @@ class Recording:
 
     __slots__ = ('exchanges',)
 
-    def __init__(self, exchanges: Iterable[Exchange] = ()) -> None:
+    exchanges: list[RecordedExchange]
+
+    def __init__(self, exchanges: Iterable[RecordedExchange] = ()) -> None:
         self.exchanges = list(exchanges)
 
     def __repr__(self) -> str:
@@ -3991,7 +3998,7 @@ class Recording:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Recording) and self.exchanges == other.exchanges
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__: ClassVar[None]  # type: ignore[assignment]
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Recording:
@@ -4106,7 +4113,7 @@ def _text_lines(mark: str, piece: bytes) -> Iterator[str]:
 _Aside = Callable[[list[tuple[_Part, ...]]], tuple[str, list[int]] | None]
 
 
-def _format(exchanges: Iterable[Exchange], aside: _Aside) -> str:
+def _format(exchanges: Iterable[RecordedExchange], aside: _Aside) -> str:
     """The text of a recording. `aside` is given the segments of one direction of an exchange, and says, if a part of
     them lies in a file, its name and how many octets of each segment are in it.
     """
@@ -4191,14 +4198,14 @@ class _Parser:
         self._name = name
         self._number = 0
         self._known: dict[int, tuple[Origin, str | None]] = {}
-        self._exchanges: list[Exchange] = []
+        self._exchanges: list[RecordedExchange] = []
         self._steps: list[Step] = []
         self._current: int | None = None
         self._kind: _Kind | None = None  # of the segment that is being read
         self._segment: list[_Part] = []
         self._sides: dict[str, tuple[_Side, int]] = {}  # with how much of it was used
 
-    def parse(self, text: str) -> list[Exchange]:
+    def parse(self, text: str) -> list[RecordedExchange]:
         lines = text.split('\n')
         self._number = 1
         if lines[0].rstrip('\r') != _RECORDING_HEAD:
@@ -4328,7 +4335,7 @@ class _Parser:
         self._end_segment()
         if self._current is not None:
             origin, tls = self._known[self._current]
-            self._exchanges.append(Exchange(self._current, origin, tls, Script(*self._steps)))
+            self._exchanges.append(RecordedExchange(self._current, origin, tls, Script(*self._steps)))
         self._current, self._steps = None, []
 
 
@@ -4353,7 +4360,7 @@ def _head_length(segments: Iterable[tuple[_Part, ...]]) -> int:
             return length
 
 
-def _save(exchanges: Sequence[Exchange], path: str) -> None:
+def _save(exchanges: Sequence[RecordedExchange], path: str) -> None:
     """Write a recording: first what lies beside it, under names that tell the content, and then the text at once."""
     directory, file_name = os.path.split(path)
     stem = os.path.splitext(file_name)[0]
@@ -4646,7 +4653,7 @@ class Recorder(lowhaio.Network):
 
     def __init__(self, inner: lowhaio.Network | None = None, directory: str | None = None) -> None:
         super().__init__(inner or lowhaio.Internet())
-        self.directory = directory or tempfile.gettempdir()
+        self.directory: str = directory or tempfile.gettempdir()
         self._exchanges: list[tuple[_ConnectionLog, _ExchangeLog]] = []
         self._connections = 0
         self._finished = False  # then what idle connections do is nobody's business
@@ -4671,7 +4678,7 @@ class Recorder(lowhaio.Network):
     def recording(self) -> Recording:
         """What was heard so far."""
         return Recording(
-            Exchange(connection.number, connection.origin, connection.tls, Script(*exchange.steps))
+            RecordedExchange(connection.number, connection.origin, connection.tls, Script(*exchange.steps))
             for connection, exchange in self._exchanges
         )
 
@@ -4843,7 +4850,7 @@ class Scrub:
         scrubbed.length, scrubbed.complete, scrubbed.origin = request.length, request.complete, request.origin
         return scrubbed
 
-    def exchange(self, exchange: Exchange) -> Exchange:
+    def exchange(self, exchange: RecordedExchange) -> RecordedExchange:
         """The exchange without what is secret: its framing is made to fit, and its segments end where they did."""
         steps = list(exchange.script)
         method = exchange.request_octets.partition(b' ')[0] if self._is_short(exchange, Expect) else b'GET'
@@ -4861,7 +4868,7 @@ class Scrub:
         )
 
     @staticmethod
-    def _is_short(exchange: Exchange, kind: _Kind) -> bool:
+    def _is_short(exchange: RecordedExchange, kind: _Kind) -> bool:
         return sum(map(_size, _of(exchange.script, kind))) <= _SPOOL_LIMIT
 
     def _stream(self, octets: bytes, method: bytes | None) -> list[_Edit]:
@@ -4957,7 +4964,7 @@ class Scrub:
                 result.append(old)
         return result
 
-    def _mask(self, exchange: Exchange, kind: _Kind) -> None:
+    def _mask(self, exchange: RecordedExchange, kind: _Kind) -> None:
         """A body too long for memory: what is secret in its file is overwritten in place, by as many octets."""
         spans = [part for step in _of(exchange.script, kind) for part in _parts(step) if isinstance(part, _Span)]
         sides = {id(span.side): span.side for span in spans}
@@ -5169,7 +5176,7 @@ def _suspicious_parts(scrub: Scrub, octets: bytes, method: bytes | None, where: 
     return found
 
 
-def _suspicious_sides(exchange: Exchange, kind: _Kind, where: str, allowed: list[bytes]) -> list[str]:
+def _suspicious_sides(exchange: RecordedExchange, kind: _Kind, where: str, allowed: list[bytes]) -> list[str]:
     found = []
     seen: set[int] = set()
     for part in (part for step in _of(exchange.script, kind) for part in _parts(step)):
@@ -5267,7 +5274,7 @@ class _StandIn(FakeNetwork):
         raise NotImplementedError
 
     def _decide(self, request: RecordedRequest) -> Any:
-        """What answers a request: an Exchange, _LIVE, or None as long as more of the request is needed."""
+        """What answers a request: an RecordedExchange, _LIVE, or None as long as more of the request is needed."""
         raise NotImplementedError
 
     def _unknown(self, origin: Origin) -> str:
@@ -5302,13 +5309,13 @@ class _StandIn(FakeNetwork):
         if not self._knows(origin):
             raise self._unexpected(self._unknown(origin))
         server = self.server(_url(origin).replace('%', '%25'))
-        vars(server)['_serve'] = self._serve  # in place of the server's own
+        server._serves = self._serve
 
     async def _serve(self, connection: ServerConnection) -> None:
         """Answer the requests of one connection."""
         while True:
             while (watched := self._watched.get(connection)) is None or not watched.turns:
-                if not await connection._more():
+                if not await self._hears(connection):
                     return
             turn = watched.turns.popleft()
             connection._buffer.clear()
@@ -5319,7 +5326,7 @@ class _StandIn(FakeNetwork):
             elif not await self._replay(connection, turn):
                 return
             while not self._has_come(connection, turn, math.inf):
-                if not await connection._more():
+                if not await self._hears(connection):
                     return
 
     async def _replay(self, connection: ServerConnection, turn: _Turn) -> bool:
@@ -5335,12 +5342,21 @@ class _StandIn(FakeNetwork):
             else:  # it was answered early: in the head, at the head's end, or so many octets behind that
                 wanted = turn.request.head_length + max(heard - recorded.head_length, 0)
             while not self._has_come(connection, turn, wanted):
-                if not await connection._more():
+                if not await self._hears(connection):
                     return False
             if isinstance(step, Pause) and not self.pauses:
                 continue
             if not await connection._play([step]):
                 return False
+        return True
+
+    async def _hears(self, connection: ServerConnection) -> bool:
+        """Wait for the client to send more. False when it has gone away."""
+        if not await connection._more():
+            return False
+        if connection._wire._client is None:  # a client of another process: its end can't be watched
+            watched = self._watched.setdefault(connection, _Watched(self, None, connection.server.origin))
+            watched._sent(bytes(connection.received[watched._offset :]))
         return True
 
     @staticmethod
@@ -5442,7 +5458,7 @@ class _StandIn(FakeNetwork):
 
     # At the end
 
-    def problems(self, strict: bool | None = None) -> list[str]:
+    def problems(self, *, strict: bool | None = None, unmet: bool = True) -> list[str]:
         """What was asked and not known. What a client leaves open is its own business here."""
         return [str(failure) for failure in self._failures]
 
@@ -5480,6 +5496,7 @@ class _Replay(_StandIn):
         match: Iterable[str | Matcher] = _MATCH,
         scrub: Scrub | None = None,
         pauses: bool = False,
+        repeat: bool = False,
         live: Recorder | None = None,
         inner: lowhaio.Network | None = None,
     ) -> None:
@@ -5498,8 +5515,9 @@ class _Replay(_StandIn):
                 )
         self._scrub = scrub or Scrub()
         self._live = live
+        self._repeat = repeat  # an exchange that was used is used again, if there is no other
         self._recorded = [(exchange, _request_of(exchange)) for exchange in recording.exchanges]
-        self.asked: list[tuple[Exchange, RecordedRequest]] = []  # what was played, and for which requests
+        self.asked: list[tuple[RecordedExchange, RecordedRequest]] = []  # what was played, and for which requests
         self._used: set[int] = set()
 
     def _knows(self, origin: Origin) -> bool:
@@ -5515,10 +5533,12 @@ class _Replay(_StandIn):
     def _decide(self, request: RecordedRequest) -> Any:
         scrubbed = self._scrub.request(request)
         waiting = False
-        for number, (exchange, recorded) in enumerate(self._recorded):
-            if number in self._used or any(
-                self._differs(part, recorded, scrubbed) for part in self._match if part != 'body'
-            ):
+        candidates = [number for number in range(len(self._recorded)) if number not in self._used]
+        if self._repeat:
+            candidates += sorted(self._used, reverse=True)
+        for number in candidates:
+            exchange, recorded = self._recorded[number]
+            if any(self._differs(part, recorded, scrubbed) for part in self._match if part != 'body'):
                 continue
             if 'body' in self._match and not request.complete:
                 if not _is_answered_early(exchange, recorded):
@@ -5560,7 +5580,7 @@ class _Replay(_StandIn):
             return f'{message}: it is empty'
         import difflib
 
-        def distance(entry: tuple[int, tuple[Exchange, RecordedRequest]]) -> tuple[int, float, bool]:
+        def distance(entry: tuple[int, tuple[RecordedExchange, RecordedRequest]]) -> tuple[int, float, bool]:
             number, (_, recorded) = entry
             differences = sum(self._differs(part, recorded, request) for part in parts)
             return (
@@ -5602,7 +5622,7 @@ class _Replay(_StandIn):
         ]
 
 
-def _request_of(exchange: Exchange) -> RecordedRequest:
+def _request_of(exchange: RecordedExchange) -> RecordedRequest:
     """The request of an exchange; one that isn't HTTP/1.1 has no method, and matches nothing."""
     try:
         request = exchange.request
@@ -5612,7 +5632,7 @@ def _request_of(exchange: Exchange) -> RecordedRequest:
     return request
 
 
-def _is_answered_early(exchange: Exchange, request: RecordedRequest) -> bool:
+def _is_answered_early(exchange: RecordedExchange, request: RecordedRequest) -> bool:
     """Whether the server said something before it had all of the request."""
     heard = 0
     for step in exchange.script:
@@ -5625,7 +5645,7 @@ def _is_answered_early(exchange: Exchange, request: RecordedRequest) -> bool:
 
 # Modes
 
-RECORD_MODES = ('none', 'once', 'new_episodes', 'all', 'rewrite', 'verify')
+RECORD_MODES: tuple[str, ...] = ('none', 'once', 'new_episodes', 'all', 'rewrite', 'verify')
 _VOLATILE = frozenset(
     b'date age expires last-modified etag set-cookie x-request-id x-runtime x-trace-id cf-ray via x-served-by x-timer'
     b' x-amzn-requestid x-amz-request-id x-amz-id-2 x-github-request-id nel report-to traceparent server-timing'.split()
@@ -5651,7 +5671,7 @@ class RecordingSession:
         return isinstance(self._network, Recorder) or self._network._live is not None
 
     @property
-    def exchanges(self) -> list[Exchange]:
+    def exchanges(self) -> list[RecordedExchange]:
         """Those that were played so far, or recorded."""
         if isinstance(self._network, Recorder):
             return self._network.recording().exchanges
@@ -5728,7 +5748,7 @@ def recording(
         if isinstance(network, _Replay):
             network.check()
             if unused := network.unused() if strict and mode in ('none', 'once', 'verify') else []:
-                raise AssertionError(_numbered(unused))
+                raise AssertionError(network.describe(unused))
             if mode == 'verify':
                 _verify(network, name, scrub, volatile, under)
         new = recorder.finish()
@@ -5752,7 +5772,7 @@ def _keep(
 ) -> None:
     """Write what was recorded, and what stays of the file. Raises SecretFound."""
     fresh = [scrub.exchange(exchange) for exchange in new.exchanges]
-    kept: list[Exchange] = []
+    kept: list[RecordedExchange] = []
     if mode == 'new_episodes':
         kept = old.exchanges
     elif mode == 'all':
@@ -5805,7 +5825,7 @@ def _digest_of(segments: list[tuple[_Part, ...]]) -> tuple[str, list[int]] | Non
     return f'of-{digest.hexdigest()[:16]}', [size - head]
 
 
-def _steadied(exchange: Exchange, ignored: Container[bytes]) -> Exchange:
+def _steadied(exchange: RecordedExchange, ignored: Container[bytes]) -> RecordedExchange:
     """An exchange without segments and pauses, and with the values of some fields left out."""
     steps: list[Step] = []
     for kind, same in itertools.groupby((step for step in exchange.script if not isinstance(step, Pause)), _kind_of):
@@ -5821,7 +5841,7 @@ def _steadied(exchange: Exchange, ignored: Container[bytes]) -> Exchange:
     return exchange._replace(script=Script(*steps))
 
 
-def _is_complete(exchange: Exchange) -> bool:
+def _is_complete(exchange: RecordedExchange) -> bool:
     """Whether a response ends by what it says itself, not with the connection."""
     heads = lowhaio.ResponseHeads(_HEAD_LIMIT)
     framing: Any = None

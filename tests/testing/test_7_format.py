@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import lowhaio_testing
 from lowhaio import Origin
-from lowhaio_testing import Close, Exchange, Expect, Pause, Recording, RecordingError, Reset, Script, Send
+from lowhaio_testing import Close, Expect, Pause, RecordedExchange, Recording, RecordingError, Reset, Script, Send
 
 EXAMPLE = """\
 lowhaio recording 1
@@ -57,7 +57,7 @@ reset
 """
 HTTPS = Origin('https', 'api.example.com', 443)
 EXCHANGES = [
-    Exchange(
+    RecordedExchange(
         1,
         HTTPS,
         'TLSv1.3',
@@ -69,17 +69,21 @@ EXCHANGES = [
             Send(b'0\r\n\r\n'),
         ),
     ),
-    Exchange(
+    RecordedExchange(
         2,
         Origin('http', '2001:db8::1', 8080),
         None,
         Script(
             Expect(b'GET / HTTP/1.1\r\nhost: [2001:db8::1]:8080\r\n\r\n'),
-            Send('HTTP/1.1 200 OK\r\n\r\nline\n\0'.encode() + b'\xff\t' + 'caf\u00e9 \\o/ \r\n'.encode() + b'\x89PNG\r\n\x1a\n'),
+            Send(
+                b'HTTP/1.1 200 OK\r\n\r\nline\n\0' + b'\xff\t' + 'caf\u00e9 \\o/ \r\n'.encode() + b'\x89PNG\r\n\x1a\n'
+            ),
             Close(),
         ),
     ),
-    Exchange(1, HTTPS, 'TLSv1.3', Script(Expect(b'GET /again HTTP/1.1\r\nhost: api.example.com\r\n\r\n'), Reset())),
+    RecordedExchange(
+        1, HTTPS, 'TLSv1.3', Script(Expect(b'GET /again HTTP/1.1\r\nhost: api.example.com\r\n\r\n'), Reset())
+    ),
 ]
 
 
@@ -94,13 +98,17 @@ def test_text_with_the_line_ends_of_windows_is_the_same() -> None:
 def test_text_is_written_as_it_is_read() -> None:
     assert Recording.parse(str(Recording(EXCHANGES))).exchanges == EXCHANGES
     said = str(Recording(EXCHANGES[:1]))
-    assert said == EXAMPLE[: EXAMPLE.index('connection 2')].replace('# Anything may be said here.\n\n', '').rstrip() + '\n'
+    assert (
+        said == EXAMPLE[: EXAMPLE.index('connection 2')].replace('# Anything may be said here.\n\n', '').rstrip() + '\n'
+    )
 
 
 octets = st.one_of(
     st.binary(min_size=1, max_size=300),
     st.text(min_size=1, max_size=200).map(lambda text: text.encode('utf-8', 'surrogatepass')),
-    st.lists(st.sampled_from([b'\r', b'\n', b'\r\n', b' ', b'\t', b'\\', b'\\n', b'a', b'\0', b'<', b'#', b'']), min_size=1)
+    st.lists(
+        st.sampled_from([b'\r', b'\n', b'\r\n', b' ', b'\t', b'\\', b'\\n', b'a', b'\0', b'<', b'#', b'']), min_size=1
+    )
     .map(b''.join)
     .filter(bool),
 )
@@ -111,7 +119,10 @@ steps = st.one_of(
     st.sampled_from([Close(), Close(notify=False), Reset()]),
 )
 origins = st.builds(
-    Origin, st.sampled_from(['http', 'https']), st.sampled_from(['a.example', '192.0.2.1', '::1']), st.integers(1, 65535)
+    Origin,
+    st.sampled_from(['http', 'https']),
+    st.sampled_from(['a.example', '192.0.2.1', '::1']),
+    st.integers(1, 65535),
 )
 
 
@@ -120,7 +131,8 @@ def recordings(draw: st.DrawFn) -> Recording:
     connections = draw(st.lists(st.tuples(origins, st.sampled_from([None, 'TLSv1.2'])), min_size=1, max_size=3))
     numbers = draw(st.lists(st.integers(0, len(connections) - 1), max_size=4))
     return Recording(
-        Exchange(number + 1, *connections[number], Script(*draw(st.lists(steps, max_size=8)))) for number in numbers
+        RecordedExchange(number + 1, *connections[number], Script(*draw(st.lists(steps, max_size=8))))
+        for number in numbers
     )
 
 
@@ -140,14 +152,14 @@ def test_recording_of_any_octets_survives_the_file(recording: Recording) -> None
 @example('\u00e9'.encode() * 1000)
 @example(b'\x1f\x8b' * 5000)
 def test_lines_are_short(data: bytes) -> None:
-    recording = Recording([Exchange(1, HTTPS, None, Script(Send(data)))])
+    recording = Recording([RecordedExchange(1, HTTPS, None, Script(Send(data)))])
     assert Recording.parse(str(recording)) == recording
     assert max(map(len, str(recording).split('\n'))) < 700
 
 
 def test_text_of_a_body_is_readable() -> None:
     body = '{\n  "name": "Zo\u00eb"\n}\n'.encode()
-    said = str(Recording([Exchange(1, HTTPS, None, Script(Send(b'HTTP/1.1 200 OK\r\n\r\n' + body)))]))
+    said = str(Recording([RecordedExchange(1, HTTPS, None, Script(Send(b'HTTP/1.1 200 OK\r\n\r\n' + body)))]))
     assert said.endswith('\n< HTTP/1.1 200 OK\n<\n< {\\n\n<   "name": "Zo\u00eb"\\n\n< }\\n\n')
 
 
@@ -155,7 +167,9 @@ def test_chunk_sizes_of_a_binary_body_are_readable() -> None:
     import gzip
 
     coded = gzip.compress(bytes(range(256)) * 4, mtime=0)
-    said = str(Recording([Exchange(1, HTTPS, None, Script(Send(b'%x\r\n%b\r\n0\r\n\r\n' % (len(coded), coded))))]))
+    said = str(
+        Recording([RecordedExchange(1, HTTPS, None, Script(Send(b'%x\r\n%b\r\n0\r\n\r\n' % (len(coded), coded))))])
+    )
     assert f'\n< {len(coded):x}\n<64 ' in said
     assert said.endswith('\n< 0\n<\n')
 
@@ -171,8 +185,11 @@ def test_chunk_sizes_of_a_binary_body_are_readable() -> None:
         ('connection one to http://a.example', ':2: expected "connection 1 to http://example.com"'),
         ('connection 1 to ftp://a.example', ':2: expected an origin such as http://example.com: expected the scheme'),
         ('connection 1 to http://a.example/x', ':2: expected an origin without a path'),
-        ('connection 1 to http://a.example\nconnection 1 to http://b.example', ':3: connection 1 is to http://a.example'),
-        ('connection 1 to http://a.example\n>GET', ":3: expected a space, \"64 \" or \"file \" behind >: 'GET'"),
+        (
+            'connection 1 to http://a.example\nconnection 1 to http://b.example',
+            ':3: connection 1 is to http://a.example',
+        ),
+        ('connection 1 to http://a.example\n>GET', ':3: expected a space, "64 " or "file " behind >: \'GET\''),
         ('connection 1 to http://a.example\n> \\q', ':3: expected one of'),
         ('connection 1 to http://a.example\n>64 ???', ':3: Only base64'),
         ('connection 1 to http://a.example\npause long', ':3: expected pause and a number'),
@@ -193,10 +210,12 @@ def test_what_is_wrong_with_a_text_is_said_with_its_line(text: str, message: str
 # Files beside the text
 
 
-def long_exchange(size: int = 100_000, segment: int = 16_384) -> Exchange:
+def long_exchange(size: int = 100_000, segment: int = 16_384) -> RecordedExchange:
     octets = b'HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n' % size + bytes(index % 251 for index in range(size))
     segments = [Send(octets[start : start + segment]) for start in range(0, len(octets), segment)]
-    return Exchange(1, HTTPS, 'TLSv1.3', Script(Expect(b'GET / HTTP/1.1\r\nhost: a\r\n\r\n'), *segments, Close()))
+    return RecordedExchange(
+        1, HTTPS, 'TLSv1.3', Script(Expect(b'GET / HTTP/1.1\r\nhost: a\r\n\r\n'), *segments, Close())
+    )
 
 
 def test_long_body_lies_beside_the_text(tmp_path: Path) -> None:
@@ -212,7 +231,9 @@ def test_long_body_lies_beside_the_text(tmp_path: Path) -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(size=st.integers(65_000, 140_000), segment=st.integers(1_000, 70_000))
-def test_long_body_survives_the_file_in_its_segments(tmp_path_factory: pytest.TempPathFactory, size: int, segment: int) -> None:
+def test_long_body_survives_the_file_in_its_segments(
+    tmp_path_factory: pytest.TempPathFactory, size: int, segment: int
+) -> None:
     path = tmp_path_factory.mktemp('long') / 'long.txt'
     recording = Recording([long_exchange(size, segment), long_exchange(size, segment)])
     recording.save(path)
@@ -259,7 +280,7 @@ def test_save_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / 'some.txt'
     Recording([long_exchange()]).save(path)
     before = {one: one.read_bytes() for one in tmp_path.iterdir()}
-    unheard = Exchange(1, HTTPS, None, Script(lowhaio_testing.Wait('never')))
+    unheard = RecordedExchange(1, HTTPS, None, Script(lowhaio_testing.Wait('never')))
     with pytest.raises(RecordingError, match='expected a step that a recording can hold'):
         Recording([long_exchange(300_000), unheard]).save(path)
     assert {one: one.read_bytes() for one in tmp_path.glob('some.txt')} == {path: before[path]}

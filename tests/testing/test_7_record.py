@@ -1,4 +1,4 @@
-"""Section 7: recording, replaying, and the modes. The fake network is the real one here: what is recorded is a Pool's."""
+"""Section 7: recording, replaying, and the modes. The fake network is the internet here: what records is a Pool."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from lowhaio_testing import (
     RecordingChanged,
     Reset,
     Script,
-    Send,
     UnexpectedRequest,
     recording,
     virtual_time,
@@ -55,7 +54,7 @@ async def test_recording_has_the_octets_of_both_sides_in_their_segments(internet
     server.play([lowhaio_testing.ExpectRequest(), REPLY, b'3\r\none\r\n', b'0\r\n\r\n', Close()])
     with recording(tmp_path / 'x.txt', mode='once'):
         async with Pool() as request:
-            code, headers, body = await request(b'POST', API + '/a?b=c', body=streamed(b'{"id":1}'))
+            _, _, body = await request(b'POST', API + '/a?b=c', body=streamed(b'{"id":1}'))
             pieces = [piece async for piece in body]
             await asyncio.sleep(0.01)
     (exchange,) = Recording.load(tmp_path / 'x.txt').exchanges
@@ -156,7 +155,9 @@ async def test_early_answer_and_100_continue_are_replayed_in_place(internet: Fak
 
     async def outcomes() -> list[bytes]:
         async with Pool() as request:
-            one = await get(request, '/continue', b'PUT', headers=((b'expect', b'100-continue'),), body=streamed(b'abc'))
+            one = await get(
+                request, '/continue', b'PUT', headers=((b'expect', b'100-continue'),), body=streamed(b'abc')
+            )
             two = await get(request, '/early', b'PUT', body=slowly())
         return [one[0], two[0]]
 
@@ -471,7 +472,10 @@ async def test_verify_passes_while_the_server_answers_the_same(internet: FakeNet
     [
         ({'body': b'sane', 'headers': [('x-number', '1')]}, '-< same\\\n+< sane\\'),
         ({'body': b'same', 'headers': [('x-number', '2')]}, '-< x-number: 1\n+< x-number: 2'),
-        ({'body': b'same', 'headers': [('x-number', '1')], 'status': 201}, '-< HTTP/1.1 200 OK\n+< HTTP/1.1 201 Created'),
+        (
+            {'body': b'same', 'headers': [('x-number', '1')], 'status': 201},
+            '-< HTTP/1.1 200 OK\n+< HTTP/1.1 201 Created',
+        ),
         ({'body': b'same', 'headers': [('x-number', '1')], 'reason': 'Fine'}, '+< HTTP/1.1 200 Fine'),
         ({'body': b'same', 'headers': [('x-number', '1')], 'chunks': [4]}, '+< transfer-encoding: chunked'),
     ],
