@@ -221,7 +221,7 @@ class Url(NamedTuple):
 _DEFAULT_PORTS = {'http': 80, 'https': 443}
 _URL = re.compile(r'([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^?#]*)(\?[^#]*)?(?:#(.*))?', re.DOTALL)  # RFC 3986 app. B
 _CONTROL = re.compile(r'[\x00-\x1f\x7f]')
-_AUTHORITY = re.compile(r'(\[[^\]]*\]?|[^:\[\]]*)(?::(.*))?', re.DOTALL)
+_AUTHORITY = re.compile(r'(\[[^\]]*+\]?+|[^:\[\]]*+)(?::(.*))?', re.DOTALL)
 _PORT = re.compile(r'[0-9]{0,20}')
 _USERINFO = re.compile(r'[^/?#]*@')
 _LEGAL_TARGET = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*")
@@ -978,7 +978,7 @@ class Chunked:
             if state == self._LINE:
                 end = data.find(b'\r\n', position, position + _MAX_CHUNK_LINE + 2)
                 if end < 0:
-                    self._keep_partial(data[position:], _MAX_CHUNK_LINE, _long_chunk_line())
+                    self._keep_partial(data[position:], _MAX_CHUNK_LINE, _long_chunk_line)
                     break
                 remaining = _CHUNK_LINES[data[position:end]]
                 if end - position > 16:
@@ -1007,7 +1007,7 @@ class Chunked:
                 room = _MAX_TRAILERS - self._trailer_octets
                 end = data.find(b'\r\n', position, position + room + 2)
                 if end < 0:
-                    self._keep_partial(data[position:], room, _long_trailers())
+                    self._keep_partial(data[position:], room, _long_trailers)
                     break
                 line = data[position:end]
                 position = end + 2
@@ -1028,11 +1028,11 @@ class Chunked:
                 f'expected the end of a body in the chunked coding, got {self!r} when the connection closed'
             )
 
-    def _keep_partial(self, line: bytes, room: int, too_long: HttpDataError) -> None:
+    def _keep_partial(self, line: bytes, room: int, too_long: Callable[[], HttpDataError]) -> None:
         """Keep a part of a line, but not what can't become one, rather than to wait for octets that may never come."""
         line = line[: room + 2]
         if len(line.removesuffix(b'\r')) > room:
-            raise too_long
+            raise too_long()
         self._check_line(line.removesuffix(b'\r'))
         self._partial = line
 
