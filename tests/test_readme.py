@@ -1,0 +1,180 @@
+"""Every code block of the README is run, as it stands there: the comment above it names the check that does."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import gzip
+import inspect
+import pathlib
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import lowhaio
+import lowhaio_testing
+from lowhaio_testing import FakeNetwork
+
+ROOT = pathlib.Path(__file__).parent.parent
+README = (ROOT / 'README.md').read_text()
+BLOCKS = [
+    (name, language, code)
+    for name, language, code in re.findall(
+        r'(?:<!-- test: ([a-z]+) -->\n)?^```([a-z]*)\n(.*?)^```$', README, re.M | re.S
+    )
+]
+
+
+def blocks(name: str) -> list[str]:
+    found = [code for named, _, code in BLOCKS if named == name]
+    assert found, f'no block {name} in the README'
+    return found
+
+
+def run_block(code: str, **names: Any) -> dict[str, Any]:
+    """Run a block as if it stood in a coroutine: `await` at the top is what a reader's own function is there for."""
+    compiled = compile(code, 'README.md', 'exec', ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+    async def main() -> None:
+        result = eval(compiled, names)  # noqa: S307 - it is our own text
+        if inspect.iscoroutine(result):
+            await result
+
+    asyncio.run(main())
+    return names
+
+
+@pytest.fixture
+def network() -> Iterator[FakeNetwork]:
+    with lowhaio_testing.network() as fake:
+        yield fake
+
+
+def test_every_block_is_run_by_a_test() -> None:
+    checked = {name.removeprefix('test_block_') for name in globals() if name.startswith('test_block_')}
+    assert {name for name, language, _ in BLOCKS if language != 'sh'} == checked
+
+
+@pytest.mark.parametrize('number', range(3))
+def test_block_script(
+    number: int, network: FakeNetwork, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'my.file').write_bytes(b'x' * 40_000)
+    api = network.server('https://example.com')
+    sent = (b'x' * 40_000, b'some-data', b'')[number]
+    api.expect(b'POST' if sent else b'GET', '/path', body=sent).reply(body=b'answered', pieces=[3, 5])
+    assert len(blocks('script')) == 3
+    names = run_block(blocks('script')[number])
+    assert names['code'] == b'200'
+    assert names.get('response', b'answered') == b'answered'
+
+
+def test_block_tree() -> None:
+    source = inspect.getsource(lowhaio)
+    tree = [line.removeprefix('# ') for line in source.splitlines() if re.match(r'# (HttpError$| +[|`])', line)]
+    assert blocks('tree') == ['\n'.join(tree) + '\n']
+
+
+def test_block_redirect(network: FakeNetwork, capsys: pytest.CaptureFixture[str]) -> None:
+    api = network.server('https://example.com')
+    api.expect(b'GET', '/moved').reply(302, [('location', '/here')])
+    api.expect(b'GET', '/here').reply(body=b'found')
+    (code,) = blocks('redirect')
+    run_block(code + '    assert await body.__anext__() == b"found"\n')
+    assert capsys.readouterr().out == "b'302' b'GET' https://example.com/here\n"
+
+
+def fetch_with(code: str, url: str, **names: Any) -> dict[str, Any]:
+    return run_block(code + f'result = (await request(b"GET", {url!r}))[0]\nawait close()\n', **names)
+
+
+def test_block_unix(tmp_path: pathlib.Path) -> None:
+    path = str(tmp_path / 'socket')
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b'\r\n\r\n')
+        writer.write(b'HTTP/1.1 204 No Content\r\n\r\n')
+        await reader.read()
+        writer.close()
+
+    (code,) = blocks('unix')
+    code = 'server = await start()\n' + code.replace('/run/service.sock', path)
+    code += 'result = (await request(b"GET", "http://any.name/"))[0]\nawait close()\nserver.close()\n'
+    assert run_block(code, start=lambda: asyncio.start_unix_server(answer, path))['result'] == b'204'
+
+
+def test_block_pinned(network: FakeNetwork) -> None:
+    network.server('https://pinned.example', addresses=['192.0.2.7']).expect(b'GET', '/').reply(204)
+    (code,) = blocks('pinned')
+    assert fetch_with(code, 'https://pinned.example/')['result'] == b'204'
+
+
+@pytest.mark.parametrize('url', ['http://10.0.0.1/', 'http://[::1]/', 'http://localhost/', 'http://inside.example/'])
+def test_block_guard(url: str, network: FakeNetwork) -> None:
+    (code,) = blocks('guard')
+    network.server(url.removesuffix('/'), addresses=['192.168.0.1'] if 'inside' in url else ())
+    with pytest.raises(lowhaio.HttpConnectionError, match='expected a public address'):
+        fetch_with(code, url)
+    network.server('http://outside.example', addresses=['8.8.8.8']).expect(b'GET', '/').reply(204)
+    assert fetch_with(code, 'http://outside.example/')['result'] == b'204'
+
+
+def test_block_proxy(network: FakeNetwork) -> None:
+    (code,) = blocks('proxy')
+    network.server('http://proxy.example.com:3128').play(
+        [
+            lowhaio_testing.Expect(b'CONNECT inside.example:80 HTTP/1.1\r\nhost: inside.example:80\r\n\r\n'),
+            b'HTTP/1.1 200 Connection established\r\n\r\n',
+            lowhaio_testing.Expect(b'GET / HTTP/1.1\r\nhost: inside.example\r\n\r\n'),
+            b'HTTP/1.1 204 No Content\r\n\r\n',
+        ]
+    )
+    assert fetch_with(code, 'http://inside.example/')['result'] == b'204'
+
+
+def test_block_gzip(network: FakeNetwork, capsys: pytest.CaptureFixture[str]) -> None:
+    (code,) = blocks('gzip')
+    api = network.server('https://example.com')
+    api.expect(b'GET', '/large', headers=[('accept-encoding', 'gzip')]).reply(
+        200, [('content-encoding', 'gzip')], gzip.compress(bytes(1_000_000)), pieces=100
+    )
+    run_block(code)
+    sizes = [int(line) for line in capsys.readouterr().out.split()]
+    assert sum(sizes) == 1_000_000
+    assert max(sizes) <= 65_536
+
+
+def test_block_pytest(tmp_path: pathlib.Path) -> None:
+    (code,) = blocks('pytest')
+    (tmp_path / 'test_orders.py').write_text(code)
+    command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert '3 passed' in done.stdout, done.stdout + done.stderr
+
+
+def test_the_commands_exist() -> None:
+    commands = [line for name, language, code in BLOCKS if language == 'sh' for line in code.splitlines()]
+    for command in commands:
+        if command.startswith('.ci/'):
+            assert (ROOT / command).stat().st_mode & 0o100
+        else:
+            assert command.startswith('python -m lowhaio_testing conformance')
+
+
+def test_links_lead_somewhere() -> None:
+    headings = {
+        re.sub(r'[^a-z0-9 -]', '', line.lower()).strip().replace(' ', '-')
+        for line in README.splitlines()
+        if line.startswith('## ')
+    }
+    headings = {heading.removeprefix('-') for heading in headings}
+    for link in re.findall(r'\]\(([^)]+)\)', README):
+        if link.startswith('#'):
+            assert link[1:] in headings, link
+        elif not link.startswith('https://'):
+            assert (ROOT / link).exists(), link
