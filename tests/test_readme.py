@@ -101,11 +101,14 @@ def test_block_unix(tmp_path: pathlib.Path) -> None:
         writer.write(b'HTTP/1.1 204 No Content\r\n\r\n')
         await reader.read()
         writer.close()
+        ended.set()
 
+    ended = asyncio.Event()
     (code,) = blocks('unix')
     code = 'server = await start()\n' + code.replace('/run/service.sock', path)
-    code += 'result = (await request(b"GET", "http://any.name/"))[0]\nawait close()\nserver.close()\n'
-    assert run_block(code, start=lambda: asyncio.start_unix_server(answer, path))['result'] == b'204'
+    code += 'result = (await request(b"GET", "http://any.name/"))[0]\nawait close()\nserver.close()\nawait ended()\n'
+    names = run_block(code, start=lambda: asyncio.start_unix_server(answer, path), ended=ended.wait)
+    assert names['result'] == b'204'
 
 
 def test_block_pinned(network: FakeNetwork) -> None:
