@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import pathlib
-import socket
+import re
 import ssl
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.asyncio
 
 
 class ConnectProxy(Network):
-    """Every connection through an HTTP proxy, by CONNECT (RFC 9110 section 9.3.6). The proxy resolves the name."""
+    """The README's recipe and what a proxy with a password needs more: RFC 9110 section 11.7.2."""
 
     def __init__(self, inner: Network, host: str, port: int, authorization: bytes = b'') -> None:
         super().__init__(inner)
@@ -47,15 +47,15 @@ class ConnectProxy(Network):
             raise lowhaio.HttpConnectionError('the proxy sent octets before the tunnel was used')
 
 
-class UnixSocket(Network):
-    """Every origin at one Unix socket."""
-
-    def __init__(self, inner: Network, path: str) -> None:
-        super().__init__(inner)
-        self._path = path
-
-    async def resolve(self, origin: Origin, family: int, get_logger_adapter: LoggerAdapterFactory) -> Sequence[Address]:
-        return (Address(socket.AF_UNIX, self._path),) if family == socket.AF_INET else ()
+def of_readme(name: str) -> Any:
+    """The class of one of the README's recipes, which has this name."""
+    readme = pathlib.Path(__file__).parents[2] / 'README.md'
+    for code in re.findall('^```python\n(.*?)^```$', readme.read_text(), re.M | re.S):
+        if f'class {name}(Network)' in code:
+            names: dict[str, Any] = {}
+            exec(code.partition('\nrequest, close =')[0], names)  # noqa: S102 - it is our own text
+            return names[name]
+    raise AssertionError(f'the README has no recipe {name}')
 
 
 async def fetch(request: Any, url: str) -> tuple[bytes, bytes]:
@@ -68,7 +68,7 @@ async def fetch(request: Any, url: str) -> tuple[bytes, bytes]:
 
 @pytest.fixture
 def proxy(start_server: Callable[[str], Server]) -> Server:
-    return start_server('tinyproxy')
+    return start_server('tinyproxy_with_password')
 
 
 BASIC = b'Basic ' + base64.b64encode(b'user:secret')
@@ -90,6 +90,24 @@ async def test_connect_proxy(
         _, _, body = await request(b'POST', origin.tls + '/echo', body=lowhaio.streamed(sent))
         assert await lowhaio.buffered(body) == sent
     assert _connects(proxy) == connects + 1, 'the tunnel is used again'
+
+
+async def test_connect_proxy_of_the_readme(
+    start_server: Callable[[str], Server], trusting: Callable[[], ssl.SSLContext]
+) -> None:
+    origin, proxy = start_server('node'), start_server('tinyproxy')
+    recipe = of_readme('ConnectProxy')
+
+    def network(inner: Network) -> Network:
+        made: Network = recipe(inner, '127.0.0.1', proxy.port)
+        return made
+
+    async with lowhaio.Pool(network=network, get_ssl_context=trusting) as request:
+        for _ in range(3):
+            assert await fetch(request, origin.tls + '/small') == (b'200', SMALL)
+        with pytest.raises(lowhaio.HttpConnectionError, match='403'):
+            await fetch(request, f'https://localhost:{origin.port}/small')
+    assert _connects(proxy) == 2, 'the tunnel is used again'
 
 
 async def test_connect_proxy_verifies_the_origin_not_the_proxy(
@@ -128,10 +146,23 @@ def _connects(proxy: Server) -> int:
 # Unix socket
 
 
+def at(path: str) -> Callable[[Network], Network]:
+    recipe = of_readme('UnixSocket')
+
+    class Here(recipe):  # type: ignore[misc, valid-type]
+        async def resolve(
+            self, origin: Origin, family: int, get_logger_adapter: LoggerAdapterFactory
+        ) -> Sequence[Address]:
+            found: Sequence[Address] = await super().resolve(origin, family, get_logger_adapter)
+            return [address._replace(sockaddr=path) for address in found]
+
+    return Here
+
+
 @pytest.mark.parametrize('name', ['nginx', 'node'])
 async def test_unix_socket(name: str, start_server: Callable[[str], Server]) -> None:
     server = start_server(name)
-    async with lowhaio.Pool(network=lambda inner: UnixSocket(inner, server.unix_socket)) as request:
+    async with lowhaio.Pool(network=at(server.unix_socket)) as request:
         for _ in range(3):
             assert await fetch(request, 'http://any.name.test/small') == (b'200', SMALL)
         sent = b'0123456789' * 2_000
@@ -140,7 +171,6 @@ async def test_unix_socket(name: str, start_server: Callable[[str], Server]) -> 
 
 
 async def test_unix_socket_that_is_not_there_is_a_connection_error(tmp_path: pathlib.Path) -> None:
-    missing = str(tmp_path / 'missing')
-    async with lowhaio.Pool(network=lambda inner: UnixSocket(inner, missing)) as request:
+    async with lowhaio.Pool(network=at(str(tmp_path / 'missing'))) as request:
         with pytest.raises(lowhaio.HttpConnectionError, match='missing'):
             await fetch(request, 'http://any.name.test/')
