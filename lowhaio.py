@@ -221,13 +221,14 @@ class Url(NamedTuple):
 _DEFAULT_PORTS = {'http': 80, 'https': 443}
 _URL = re.compile(r'([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^?#]*)(\?[^#]*)?(?:#(.*))?', re.DOTALL)  # RFC 3986 app. B
 _CONTROL = re.compile(r'[\x00-\x1f\x7f]')
-_AUTHORITY = re.compile(r'(\[[^\]]*\]?|[^:\[\]]*)(?::(.*))?', re.DOTALL)
+_AUTHORITY = re.compile(r'(\[[^\]]*+\]?+|[^:\[\]]*+)(?::(.*))?', re.DOTALL)
 _PORT = re.compile(r'[0-9]{0,20}')
 _USERINFO = re.compile(r'[^/?#]*@')
 _LEGAL_TARGET = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*")
 _BAD_ESCAPE = re.compile(r'%(?![0-9A-Fa-f]{2})')
 _TARGET_SAFE = "%!$&'()*+,;=:@/?"  # quote() leaves letters, digits and -._~ alone by itself
 _LABEL = re.compile(r'[a-z0-9_-]{1,63}')
+_DOTS = re.compile('[.\u3002\uff0e\uff61]')
 _NUMBER = re.compile(r'[0-9]+|0x[0-9a-f]*')
 _ZONE = re.compile(r'[A-Za-z0-9._~-]+')
 _DEVIATIONS = frozenset('\u00df\u1e9e\u03c2\u200c\u200d')  # IDNA 2003 and 2008 disagree about what these map to
@@ -297,6 +298,8 @@ def _parse_name(text: str) -> tuple[str, str]:
             name = text.encode('idna').decode('ascii').lower()
         except UnicodeError as error:
             raise HttpRequestError(f'expected an internationalised host name, got {_shown(text)}: {error}') from None
+        if name.count('.') != len(_DOTS.findall(text)):  # RFC 3490 section 3.1: no other character is a dot
+            raise HttpRequestError(f'expected a host without characters that turn into dots, got {_shown(text)}')
     labels = name.removesuffix('.').split('.')
     if len(name.removesuffix('.')) > 253 or not all(map(_LABEL.fullmatch, labels)):
         raise HttpRequestError(
@@ -975,7 +978,7 @@ class Chunked:
             if state == self._LINE:
                 end = data.find(b'\r\n', position, position + _MAX_CHUNK_LINE + 2)
                 if end < 0:
-                    self._keep_partial(data[position:], _MAX_CHUNK_LINE)
+                    self._keep_partial(data[position:], _MAX_CHUNK_LINE, _long_chunk_line)
                     break
                 remaining = _CHUNK_LINES[data[position:end]]
                 if end - position > 16:
@@ -1004,7 +1007,7 @@ class Chunked:
                 room = _MAX_TRAILERS - self._trailer_octets
                 end = data.find(b'\r\n', position, position + room + 2)
                 if end < 0:
-                    self._keep_partial(data[position:], room)
+                    self._keep_partial(data[position:], room, _long_trailers)
                     break
                 line = data[position:end]
                 position = end + 2
@@ -1025,12 +1028,12 @@ class Chunked:
                 f'expected the end of a body in the chunked coding, got {self!r} when the connection closed'
             )
 
-    def _keep_partial(self, line: bytes, limit: int) -> None:
+    def _keep_partial(self, line: bytes, room: int, too_long: Callable[[], HttpDataError]) -> None:
         """Keep a part of a line, but not what can't become one, rather than to wait for octets that may never come."""
+        line = line[: room + 2]
+        if len(line.removesuffix(b'\r')) > room:
+            raise too_long()
         self._check_line(line.removesuffix(b'\r'))
-        if len(line.removesuffix(b'\r')) > limit:
-            kind = HttpHeaderTooLong if self._trailer_octets or self._state == self._TRAILERS else HttpProtocolError
-            raise kind(f'expected at most {limit} octets more in a line of the chunked coding, got {len(line)}')
         self._partial = line
 
     @staticmethod
@@ -1046,9 +1049,7 @@ class Chunked:
         self._trailer_octets += len(line) + 2
         self._trailer_lines.append(line)
         if self._trailer_octets > _MAX_TRAILERS or len(self._trailer_lines) > _MAX_FIELDS:
-            raise HttpHeaderTooLong(
-                f'expected a trailer section of at most {_MAX_TRAILERS} octets and {_MAX_FIELDS} lines'
-            )
+            raise _long_trailers()
 
     def _count_overhead(self, octets: int) -> None:
         self._overhead += octets
@@ -1056,6 +1057,14 @@ class Chunked:
             raise HttpProtocolError(
                 f'expected chunk extensions of at most {_MAX_CHUNK_OVERHEAD} octets beyond data, got {self._overhead}'
             )
+
+
+def _long_chunk_line() -> HttpProtocolError:
+    return HttpProtocolError(f'expected a chunk-size line of at most {_MAX_CHUNK_LINE} octets')
+
+
+def _long_trailers() -> HttpHeaderTooLong:
+    return HttpHeaderTooLong(f'expected a trailer section of at most {_MAX_TRAILERS} octets and {_MAX_FIELDS} lines')
 
 
 ResponseFraming = NoBody | Length | Chunked | UntilClose
@@ -1261,6 +1270,7 @@ class Connection:
         '__weakref__',
         '_deadline',
         '_fd',
+        '_is_asyncio',
         '_listener',
         '_loop',
         '_outbox',
@@ -1270,7 +1280,6 @@ class Connection:
         '_receiving',
         '_recv',
         '_sending',
-        '_time',
         '_timer',
         '_timer_at',
         '_wants_read',
@@ -1301,6 +1310,7 @@ class Connection:
         self._recv: Callable[[int], bytes] = sock.recv
         self._pending: Callable[[], int] | None = None  # TLS: decrypted octets that the selector doesn't know of
         self._poll = _make_poll(self._fd)
+        self._is_asyncio = isinstance(self._loop, asyncio.BaseEventLoop)
         self.bufsize = bufsize
         self.timeout = timeout  # seconds that each wait for the peer may take; None for ever
         self._receiving: asyncio.Future[bytes] | None = None  # who waits for octets
@@ -1308,7 +1318,6 @@ class Connection:
         self._listener: Callable[[bytes | Exception], None] | None = None  # who is told of octets during an upload
         self._outbox: deque[bytes | memoryview] = deque()
         self._wants_read = False  # TLS: sending has to wait for a record of the peer
-        self._time = self._loop.time
         self._deadline = math.inf
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
@@ -1342,7 +1351,7 @@ class Connection:
         if seconds is None:
             self._deadline = math.inf
             return
-        self._deadline = deadline = self._time() + seconds
+        self._deadline = deadline = self._loop.time() + seconds
         if deadline < self._timer_at:
             if self._timer is not None:
                 self._timer.cancel()
@@ -1355,7 +1364,7 @@ class Connection:
         waiter = self._receiving or self._sending
         if waiter is None and not self.idle:
             return  # nobody waits for the peer: the next who does arms it again
-        if self._time() < self._deadline:
+        if self._loop.time() < self._deadline:
             if self._deadline < math.inf:
                 self._timer_at = self._deadline
                 self._timer = self._loop.call_at(self._deadline, self._on_time)
@@ -1427,6 +1436,9 @@ class Connection:
         if self.closed:
             raise self.error or HttpConnectionClosedError(f'expected an open connection, got {self!r}')
         if self._pending is not None and self._pending() and (data := self.receive_now()) is not None:
+            return data
+        # After an error libuv, unlike asyncio, tells no more of a socket, though octets may be left in it
+        if not self._is_asyncio and self._poll(0) and (data := self.receive_now()) is not None:
             return data
         if not self._reading:
             self._listen_again()
@@ -2570,7 +2582,7 @@ class _Lane:
 
     def is_spare(self) -> bool:
         """Whether nothing would be lost with it."""
-        return not self.size and not self._waiters and self._is_expired()
+        return not self.size and not self._waiters and (self._is_expired() or self._expires_at == math.inf)
 
     # -- the queue --
 
@@ -2835,10 +2847,12 @@ def Pool(
         if (lane := lanes.pop(origin, None)) is not None:
             other_lanes[id(lane.base or internet), origin] = lane
         lane = other_lanes.pop((id(base), origin), None) or _Lane(origin, _replacement, outer[id(base)][1], settings)
-        if len(lanes) >= sweep_at:
+        if len(lanes) + len(other_lanes) >= sweep_at:
             for spare in [origin for origin, lane in lanes.items() if lane.is_spare()]:
                 del lanes[spare]
-            sweep_at = max(64, 2 * len(lanes))
+            for key in [key for key, lane in other_lanes.items() if lane.is_spare()]:
+                del other_lanes[key]
+            sweep_at = max(64, 2 * (len(lanes) + len(other_lanes)))
         lanes[origin] = lane
         return lane
 

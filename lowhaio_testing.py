@@ -38,6 +38,7 @@ from __future__ import annotations
 
 import _socket
 import asyncio
+import base64
 import collections
 import concurrent.futures
 import contextlib
@@ -45,6 +46,7 @@ import dataclasses
 import errno
 import fnmatch
 import functools
+import hashlib
 import importlib
 import inspect
 import io
@@ -57,14 +59,17 @@ import os
 import pathlib
 import re
 import select
+import shutil
 import signal
 import socket
 import ssl
 import struct
 import sys
+import tempfile
 import threading
 import time
 import weakref
+import zlib
 from collections import deque
 from collections.abc import (
     AsyncIterable,
@@ -81,7 +86,7 @@ from collections.abc import (
 )
 from types import FrameType, ModuleType
 from typing import Any, ClassVar, NamedTuple, Protocol, overload, runtime_checkable
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 import lowhaio
 from lowhaio import Address, HttpDnsError, HttpError, HttpTlsError, Origin
@@ -89,6 +94,7 @@ from lowhaio import Address, HttpDnsError, HttpError, HttpTlsError, Origin
 __all__ = [
     'ANY',
     'ILLEGAL_CHUNKINGS',
+    'RECORD_MODES',
     'Answer',
     'Ask',
     'Bandwidth',
@@ -99,6 +105,7 @@ __all__ = [
     'Close',
     'Drip',
     'Event',
+    'Exchange',
     'Expect',
     'ExpectEnd',
     'ExpectRequest',
@@ -118,6 +125,13 @@ __all__ = [
     'Payload',
     'PayloadError',
     'ReceivedRequest',
+    'RecordedExchange',
+    'RecordedRequest',
+    'Recorder',
+    'Recording',
+    'RecordingChanged',
+    'RecordingError',
+    'RecordingSession',
     'Reply',
     'ReplyFault',
     'Report',
@@ -126,6 +140,8 @@ __all__ = [
     'Result',
     'Script',
     'ScriptMismatch',
+    'Scrub',
+    'SecretFound',
     'Send',
     'ServerConnection',
     'Setting',
@@ -144,10 +160,13 @@ __all__ = [
     'chunkings',
     'command_client',
     'find_cases',
+    'find_secrets',
     'illegal_chunked',
     'last_chunk',
     'list_cases',
     'network',
+    'recording',
+    'recording_diff',
     'report_html',
     'report_json',
     'report_junit',
@@ -1223,6 +1242,9 @@ class ServerConnection:
 
     async def _serve(self) -> None:
         """What its server says of the connection; then requests, one after the other."""
+        if self.server._serves is not None:
+            await self.server._serves(self)
+            return
         if self.server._scripts:
             if not await self._play(self.server._scripts.popleft()):
                 return
@@ -3047,6 +3069,7 @@ class FakeServer:
         self._material = material
         self._asked = 0  # requests whose first octet has come
         self._attempts = 0  # to connect
+        self._serves: Callable[[ServerConnection], Coroutine[Any, Any, None]] | None = None  # instead of all that
         self._scripts: deque[Script] = deque()
         self._faults: list[_Rule] = []
 
@@ -3696,6 +3719,2221 @@ def _run_forever(loop: asyncio.BaseEventLoop) -> None:
 
 
 # 7 Record and replay -------------------------------------------------------------------------------------------------
+#
+# A recording is what went over the wire of a real client, octet by octet: a list of exchanges, each a script whose
+# Expect is what the client sent and whose Send is what it received. fixtures/README.md has the format of the file.
+
+
+class RecordingError(ValueError):
+    """A recording's file isn't one, or isn't what it is used for."""
+
+
+class RecordingChanged(AssertionError):
+    """The live server answers otherwise than the recording says, or is asked otherwise."""
+
+
+class SecretFound(RecordingError):
+    """Something in a recording looks like a credential. It is not written."""
+
+
+class RecordedExchange(NamedTuple):
+    """One request, and what was answered, on one connection of a recording."""
+
+    connection: int  # which one of the recording's connections, from 1
+    origin: Origin
+    tls: str | None  # 'TLSv1.3', or None for a connection without TLS
+    script: Script  # Expect: the client's octets. Send: the server's. Pause, Close and Reset: the server's too
+
+    @property
+    def request_octets(self) -> bytes:
+        """All that the client sent."""
+        return b''.join(step.data for step in self.script if isinstance(step, Expect))
+
+    @property
+    def response_octets(self) -> bytes:
+        """All that the server sent."""
+        return self.script.octets
+
+    @property
+    def request(self) -> RecordedRequest:
+        """The request, parsed. Raises RecordingError if it isn't one, or isn't whole."""
+        reader = _RequestReader()
+        octets = self.request_octets
+        reader.feed(octets)
+        request = reader.request
+        if reader.error is not None or request is None:
+            raise RecordingError(f'expected the octets of a request, got {_shown(octets)}: {reader.error}')
+        if reader.rest:
+            raise RecordingError(
+                f'expected one request for each "connection" line, got {_shown(reader.rest)} behind {request}'
+            )
+        return request
+
+
+class RecordedRequest:
+    """A request as a recorder or a replay sees it."""
+
+    __slots__ = ('body', 'complete', 'fields', 'head_length', 'length', 'method', 'octets', 'origin', 'target')
+
+    def __init__(self, method: bytes, target: bytes, fields: tuple[tuple[bytes, bytes], ...], head_length: int) -> None:
+        self.method = method
+        self.target = target
+        self.fields = fields
+        self.head_length = head_length
+        self.length = head_length  # octets so far, the head included
+        self.body = bytearray()  # without its transfer coding
+        self.octets = bytearray()  # all of it, as it was sent
+        self.complete = False
+        self.origin: Origin | None = None
+
+    def __str__(self) -> str:
+        origin = '' if self.origin is None else _url(self.origin)
+        return f'{self.method.decode()} {origin}{self.target.decode("ascii", "backslashreplace")}'
+
+    def __repr__(self) -> str:
+        return f'<RecordedRequest {self}, {len(self.body)} octets of body>'
+
+    def values(self, name: bytes) -> list[bytes]:
+        """The values of a field, a line each."""
+        return [value for known, value in self.fields if known == name]
+
+
+class _RequestReader:
+    """A client's octets -> requests, one after the other."""
+
+    __slots__ = ('_buffer', '_framing', '_keep', 'error', 'request', 'rest')
+
+    def __init__(self, keep: bool = True) -> None:
+        self._keep = keep  # whether bodies are wanted
+        self._buffer = b''
+        self._framing: Any = None
+        self.request: RecordedRequest | None = None
+        self.rest = b''  # behind a request that is complete
+        self.error: HttpError | None = None  # it isn't HTTP/1.1: then all that follows is part of it
+
+    @property
+    def is_between(self) -> bool:
+        """Nothing of a next request has come yet."""
+        return self.error is None and not self._buffer and (self.request is None or self.request.complete)
+
+    def feed(self, data: bytes) -> None:
+        """Take octets; `request` is there once its head is."""
+        if self.error is not None:
+            return
+        try:
+            self._feed(data)
+        except HttpError as error:
+            self.error = error
+
+    def _feed(self, data: bytes) -> None:
+        request = self.request
+        if request is None or request.complete:
+            self._buffer += self.rest + data
+            self.rest = b''
+            split = lowhaio.split_head(self._buffer, _HEAD_LIMIT)
+            if split is None:
+                return
+            line = _REQUEST_LINE.fullmatch(split[0])
+            if line is None:
+                raise lowhaio.HttpProtocolError(f'expected a request line, got {_shown(split[0])}')
+            head, data, self._buffer = self._buffer[: split[2]], self._buffer[split[2] :], b''
+            request = RecordedRequest(line[1], line[2], lowhaio.parse_fields(split[1]), split[2])
+            request.octets += head
+            self.request = request
+            self._framing = _request_framing(request)
+        framing = self._framing
+        piece = framing.feed(data) if data else b''
+        self.rest, framing.excess = framing.excess, b''
+        request.length += len(data) - len(self.rest)
+        if self._keep:
+            request.octets += data[: len(data) - len(self.rest)]
+            request.body += piece
+        request.complete = framing.complete
+
+
+def _request_framing(request: RecordedRequest) -> lowhaio.ResponseFraming:
+    """How a request's body is delimited: RFC 9112 section 6.3, items 3 to 7."""
+    if any(b'chunked' in value.lower() for value in request.values(b'transfer-encoding')):
+        return lowhaio.Chunked()
+    lengths = request.values(b'content-length')
+    if not lengths:
+        return lowhaio.NoBody()
+    if not lengths[0].isdigit():
+        raise lowhaio.HttpProtocolError(f'expected a content-length of digits, got {_shown(lengths[0])}')
+    return lowhaio.Length(int(lengths[0]))
+
+
+# The format: text and back
+
+_RECORDING_HEAD = 'lowhaio recording 1'
+_WRAP = 160  # characters of a line, about
+_SIDE_LIMIT = 65_536  # octets of a message that lie in the text; a longer one's body lies in a file beside it
+_SPOOL_LIMIT = 2**20  # octets of a message that a recorder keeps in memory
+_UNESCAPE = re.compile(r'\\(?:x([0-9A-Fa-f]{2})|(.)|$)', re.DOTALL)
+_SIMPLE_ESCAPES = {'\\': '\\', 'n': '\n', 'r': '\r', 't': '\t', 's': ' '}
+_CONNECTION_LINE = re.compile(r'connection ([1-9][0-9]{0,8})(?: to (\S+?)(?: with (\S+))?)?')
+_SIDE_LINE = re.compile(r'file (\S+) ([0-9]+(?:x[0-9]+)?(?: [0-9]+(?:x[0-9]+)?)*)')
+_SIDE_DIGEST = re.compile(r'.+\.([0-9a-f]{16})\.bin')
+
+
+class _Side:
+    """A file beside a recording, with the octets of a long body."""
+
+    __slots__ = ('digest', 'path', 'size')
+
+    def __init__(self, path: str, size: int, digest: str | None = None) -> None:
+        self.path = path
+        self.size = size
+        self.digest = digest
+
+    def read(self, offset: int, size: int) -> bytes:
+        with open(self.path, 'rb') as file:
+            file.seek(offset)
+            return file.read(size)
+
+
+class _Span(NamedTuple):
+    """Some octets of a file."""
+
+    side: _Side
+    offset: int
+    size: int
+
+
+Octets = Send | Expect
+_Kind = type[Send] | type[Expect]
+_Part = bytes | _Span
+
+
+class _InFile:
+    """What a step has in place of its data: parts of it are in a file, and read when they are wanted."""
+
+    __slots__ = ()
+    parts: tuple[_Part, ...]
+
+    @property
+    def data(self) -> bytes:
+        return b''.join(part if isinstance(part, bytes) else part.side.read(*part[1:]) for part in self.parts)
+
+    def _said(self) -> tuple[Any, ...]:
+        return (self.data,)
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, (Send, Expect))
+            and isinstance(self, Send) == isinstance(other, Send)
+            and self.data == other.data
+        )
+
+    def __hash__(self) -> int:
+        return hash((isinstance(self, Send), self.data))
+
+
+class _SendFromFile(_InFile, Send):  # type: ignore[override]
+    __slots__ = ('parts',)
+
+    def __init__(self, parts: Iterable[_Part]) -> None:
+        self.parts = tuple(parts)
+
+
+class _ExpectFromFile(_InFile, Expect):  # type: ignore[override]
+    __slots__ = ('parts',)
+
+    def __init__(self, parts: Iterable[_Part]) -> None:
+        self.parts = tuple(parts)
+
+
+def _parts(step: Octets) -> tuple[_Part, ...]:
+    return step.parts if isinstance(step, (_SendFromFile, _ExpectFromFile)) else (step.data,)
+
+
+def _size(step: Octets) -> int:
+    return _sum(_parts(step))
+
+
+def _sum(parts: Iterable[_Part]) -> int:
+    return sum(len(part) if isinstance(part, bytes) else part.size for part in parts)
+
+
+def _read(part: _Part, limit: int | None = None) -> bytes:
+    """A part's octets, or the first of them."""
+    if isinstance(part, bytes):
+        return part
+    return part.side.read(part.offset, part.size if limit is None else min(part.size, limit))
+
+
+def _step_of(kind: _Kind, parts: Sequence[_Part]) -> Octets:
+    """A Send or Expect of these parts."""
+    if any(isinstance(part, _Span) for part in parts):
+        return _SendFromFile(parts) if kind is Send else _ExpectFromFile(parts)
+    return kind(b''.join(part for part in parts if isinstance(part, bytes)))
+
+
+def _kind_of(step: Step | None) -> _Kind | None:
+    return Send if isinstance(step, Send) else Expect if isinstance(step, Expect) else None
+
+
+def _of(steps: Iterable[Step], kind: _Kind) -> Iterator[Octets]:
+    """The steps of one direction."""
+    return (step for step in steps if isinstance(step, kind))
+
+
+class Recording:
+    """Exchanges in the order in which their requests began.
+
+    >>> recording = Recording.load('fixtures/recordings/nginx.txt')
+    """
+
+    __slots__ = ('exchanges',)
+
+    exchanges: list[RecordedExchange]
+
+    def __init__(self, exchanges: Iterable[RecordedExchange] = ()) -> None:
+        self.exchanges = list(exchanges)
+
+    def __repr__(self) -> str:
+        connections = {(exchange.connection, exchange.origin) for exchange in self.exchanges}
+        return f'<Recording of {len(self.exchanges)} exchanges on {len(connections)} connections>'
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Recording) and self.exchanges == other.exchanges
+
+    __hash__: ClassVar[None]  # type: ignore[assignment]
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Recording:
+        """Read a file, and look at what lies beside it. Raises RecordingError, OSError."""
+        name = os.fspath(path)
+        with open(name, encoding='utf-8', newline='') as file:
+            try:
+                text = file.read()
+            except UnicodeDecodeError as error:
+                raise RecordingError(f'{name}: expected UTF-8, got {error}') from error
+        return cls.parse(text, os.path.dirname(name), name)
+
+    @classmethod
+    def parse(cls, text: str, directory: str = '', name: str = 'recording') -> Recording:
+        """Read a text; files that it names are looked for in the directory. Raises RecordingError."""
+        return cls(_Parser(directory, name).parse(text))
+
+    def __str__(self) -> str:
+        """The text of the file, everything in it."""
+        return _format(self.exchanges, lambda parts: None)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the file, and the long bodies beside it. Whatever fails, the file that was there stays whole."""
+        _save(self.exchanges, os.fspath(path))
+
+
+def _escaped(octets: bytes) -> str:
+    """Octets without a line's end, as text: what can't be seen is escaped."""
+    text = octets.decode('utf-8', 'surrogateescape')
+    if text.isascii() and text.isprintable() and '\\' not in text:
+        escaped = text
+    else:
+        escaped = ''.join(map(_escape, text))
+    return f'{escaped[:-1]}\\s' if escaped.endswith(' ') else escaped
+
+
+def _escape(character: str) -> str:
+    if character == '\\':
+        return '\\\\'
+    if character == '\r':
+        return '\\r'
+    if character == '\t':
+        return '\\t'
+    if character.isprintable():
+        return character
+    return ''.join(f'\\x{octet:02x}' for octet in character.encode('utf-8', 'surrogateescape'))
+
+
+def _unescaped(text: str) -> tuple[bytes, bytes]:
+    """A line's octets, and what ends it: CRLF unless it says otherwise. Raises ValueError."""
+    end = b'\r\n'
+
+    def replaced(found: re.Match[str]) -> str:
+        nonlocal end
+        digits, simple = found[1], found[2]
+        if digits is not None:
+            return bytes.fromhex(digits).decode('utf-8', 'surrogateescape')
+        if simple is None:  # a backslash at the end: the line just goes on
+            end = b''
+            return ''
+        if simple not in _SIMPLE_ESCAPES:
+            raise ValueError(f'expected one of \\\\ \\n \\r \\t \\s \\xHH, got \\{simple}')
+        if simple == 'n' and found.end() == len(text):
+            end = b'\n'
+            return ''
+        return _SIMPLE_ESCAPES[simple]
+
+    return _UNESCAPE.sub(replaced, text).encode('utf-8', 'surrogateescape'), end
+
+
+def _lines(mark: str, octets: bytes) -> Iterator[str]:
+    """Octets as lines of a recording: text where they are text, otherwise base64."""
+    pieces = re.findall(rb'[^\n]*\n|[^\n]+', octets)
+    binary = [_is_binary(piece) for piece in pieces]
+    for at, piece in enumerate(pieces):  # a short line amid base64 is an accident, if it doesn't end as lines do
+        if len(piece) < 40 and not piece.endswith(b'\r\n') and any(binary[max(at - 1, 0) : at + 2]):
+            binary[at] = True
+    at = 0
+    while at < len(pieces):
+        if binary[at]:
+            end = at
+            while end < len(pieces) and binary[end]:
+                end += 1
+            coded = base64.b64encode(b''.join(pieces[at:end])).decode()
+            yield from (f'{mark}64 {coded[start : start + 100]}' for start in range(0, len(coded), 100))
+            at = end
+            continue
+        yield from _text_lines(mark, pieces[at])
+        at += 1
+
+
+def _is_binary(piece: bytes) -> bool:
+    """Whether base64 says it better than escapes would."""
+    text = piece.rstrip(b'\r\n').decode('utf-8', 'surrogateescape')
+    strange = sum(not character.isprintable() and character not in '\t\r' for character in text)
+    return strange > 2 and strange * 10 > len(text)
+
+
+def _text_lines(mark: str, piece: bytes) -> Iterator[str]:
+    ending = b'\r\n' if piece.endswith(b'\r\n') else b'\n' if piece.endswith(b'\n') else b''
+    octets = piece[: len(piece) - len(ending)]
+    while len(octets) > _WRAP:
+        cut = _WRAP
+        while cut > _WRAP - 4 and octets[cut] & 0xC0 == 0x80:  # not inside of a character
+            cut -= 1
+        yield f'{mark} {_escaped(octets[:cut])}\\'
+        octets = octets[cut:]
+    text = _escaped(octets) + {b'\r\n': '', b'\n': '\\n', b'': '\\'}[ending]
+    yield f'{mark} {text}' if text else mark
+
+
+_Aside = Callable[[list[tuple[_Part, ...]]], tuple[str, list[int]] | None]
+
+
+def _format(exchanges: Iterable[RecordedExchange], aside: _Aside) -> str:
+    """The text of a recording. `aside` is given the segments of one direction of an exchange, and says, if a part of
+    them lies in a file, its name and how many octets of each segment are in it.
+    """
+    lines = [_RECORDING_HEAD]
+    known: set[int] = set()
+    for exchange in exchanges:
+        line = f'connection {exchange.connection}'
+        if exchange.connection not in known:
+            known.add(exchange.connection)
+            line += f' to {_url(exchange.origin).replace("%", "%25")}'
+            line += '' if exchange.tls is None else f' with {exchange.tls}'
+        lines += ['', line, '']
+        _format_steps(lines, exchange.script, aside)
+    return '\n'.join(lines) + '\n'
+
+
+def _format_steps(lines: list[str], script: Script, aside: _Aside) -> None:
+    files = {kind: aside([_parts(step) for step in _of(script, kind)]) for kind in (Send, Expect)}
+    counts = {Send: 0, Expect: 0}
+    before: _Kind | None = None
+    run: list[int] = []  # sizes of whole segments in the file, which are written as one line
+    for step in script:
+        kind = _kind_of(step)
+        if kind is None or not isinstance(step, (Send, Expect)):
+            _end_run(lines, run)
+            if before is not None:
+                lines.append('')
+            lines.append(_event_line(step))
+            before = None
+            continue
+        mark = '<' if kind is Send else '>'
+        name, sizes = files[kind] or ('', ())
+        in_file = sizes[counts[kind]] if sizes else 0
+        counts[kind] += 1
+        if not (run and before is kind and in_file == _size(step)):
+            _end_run(lines, run)
+            if before is not None:
+                lines.append('')
+            lines += _lines(mark, _first(_parts(step), _size(step) - in_file))
+            if in_file:
+                lines.append(f'{mark}file {name}')
+        if in_file:
+            run.append(in_file)
+        before = kind
+    _end_run(lines, run)
+
+
+def _end_run(lines: list[str], run: list[int]) -> None:
+    """Say the sizes of the segments in a file: 100, or 3x100 for three of them."""
+    if run:
+        groups = [(size, len(list(same))) for size, same in itertools.groupby(run)]
+        lines[-1] += ''.join(f' {size}' if count == 1 else f' {count}x{size}' for size, count in groups)
+        run.clear()
+
+
+def _first(parts: Iterable[_Part], size: int) -> bytes:
+    """The first octets of a step."""
+    octets = b''
+    for part in parts:
+        if len(octets) >= size:
+            break
+        octets += _read(part, size)
+    return octets[:size]
+
+
+def _event_line(step: Step) -> str:
+    match step:
+        case Pause():
+            return f'pause {step.seconds:g}'
+        case Close():
+            return 'close' if step.notify else 'cut'
+        case Reset():
+            return 'reset'
+    raise RecordingError(f'expected a step that a recording can hold, got {step!r}')
+
+
+class _Parser:
+    """The text of a recording -> exchanges."""
+
+    def __init__(self, directory: str, name: str) -> None:
+        self._directory = directory
+        self._name = name
+        self._number = 0
+        self._known: dict[int, tuple[Origin, str | None]] = {}
+        self._exchanges: list[RecordedExchange] = []
+        self._steps: list[Step] = []
+        self._current: int | None = None
+        self._kind: _Kind | None = None  # of the segment that is being read
+        self._segment: list[_Part] = []
+        self._sides: dict[str, tuple[_Side, int]] = {}  # with how much of it was used
+
+    def parse(self, text: str) -> list[RecordedExchange]:
+        lines = text.split('\n')
+        self._number = 1
+        if lines[0].rstrip('\r') != _RECORDING_HEAD:
+            raise self._error(f'expected the first line {_RECORDING_HEAD!r}, got {lines[0][:60]!r}')
+        for line in lines[1:]:
+            self._number += 1
+            self._take(line.removesuffix('\r'))
+        self._end_exchange()
+        for side, used in self._sides.values():
+            if used != side.size:
+                raise self._error(f'expected {used} octets in {side.path}, got {side.size}')
+        return self._exchanges
+
+    def _error(self, message: str) -> RecordingError:
+        return RecordingError(f'{self._name}:{self._number}: {message}')
+
+    def _take(self, line: str) -> None:
+        if line.startswith(('<', '>')):
+            self._take_octets(Send if line[0] == '<' else Expect, line[1:])
+        elif line.startswith('#'):
+            pass
+        elif not line.strip():
+            self._end_segment()
+        elif line.startswith('connection'):
+            self._begin_exchange(line)
+        else:
+            self._end_segment()
+            if self._current is None:
+                raise self._error(f'expected a line such as "connection 1 to http://example.com", got {line!r}')
+            self._steps.append(self._event(line))
+
+    def _event(self, line: str) -> Step:
+        word, _, seconds = line.strip().partition(' ')
+        try:
+            if word == 'pause':
+                return Pause(float(seconds))
+        except ValueError:
+            raise self._error(f'expected pause and a number of seconds, got {line!r}') from None
+        events: dict[str, Step] = {'close': Close(), 'cut': Close(notify=False), 'reset': Reset()}
+        if line.strip() not in events:
+            raise self._error(
+                f'expected a line that begins with >, <, #, connection, pause, close, cut or reset, got {line!r}'
+            )
+        return events[word]
+
+    def _begin_exchange(self, line: str) -> None:
+        self._end_exchange()
+        found = _CONNECTION_LINE.fullmatch(line.rstrip())
+        if found is None:
+            raise self._error(f'expected "connection 1 to http://example.com" or "connection 1", got {line!r}')
+        number = int(found[1])
+        if found[2] is not None:
+            try:
+                url = lowhaio.parse_url(found[2])
+            except ValueError as error:
+                raise self._error(f'expected an origin such as http://example.com: {error}') from error
+            if url.target != b'/':
+                raise self._error(f'expected an origin without a path, got {found[2]}')
+            said = url.origin, found[3]
+            if self._known.setdefault(number, said) != said:
+                raise self._error(f'connection {number} is to {_url(self._known[number][0])} above')
+        if number not in self._known:
+            raise self._error(f'expected "connection {number} to" an origin where it is first named')
+        self._current = number
+
+    def _take_octets(self, kind: _Kind, text: str) -> None:
+        if self._current is None:
+            raise self._error('expected a "connection" line before the first octets')
+        if kind is not self._kind:
+            self._end_segment()
+            self._kind = kind
+        try:
+            if not text or text.startswith(' '):
+                octets, end = _unescaped(text[1:])
+                self._segment.append(octets + end)
+            elif text.startswith('64 '):
+                self._segment.append(base64.b64decode(text[3:].strip(), validate=True))
+            elif (found := _SIDE_LINE.fullmatch(text.rstrip())) is not None:
+                self._take_file(kind, found[1], found[2])
+            else:
+                raise ValueError(f'expected a space, "64 " or "file " behind {"<" if kind is Send else ">"}')
+        except (ValueError, UnicodeError) as error:
+            if isinstance(error, RecordingError):
+                raise
+            raise self._error(f'{error}: {text[:60]!r}') from error
+
+    def _take_file(self, kind: _Kind, name: str, sizes: str) -> None:
+        side, used = self._sides.get(name) or (self._open_side(name), 0)
+        if used == side.size:  # the same octets once more
+            used = 0
+        for at, said in enumerate(re.finditer(r'(?:([0-9]+)x)?([0-9]+)', sizes)):
+            for again in range(int(said[1] or 1)):
+                if at or again:
+                    self._end_segment()
+                    self._kind = kind
+                size = int(said[2])
+                if used + size > side.size:
+                    raise self._error(f'expected at least {used + size} octets in {side.path}, got {side.size}')
+                self._segment.append(_Span(side, used, size))
+                used += size
+        self._sides[name] = side, used
+
+    def _open_side(self, name: str) -> _Side:
+        if os.path.basename(name) != name or name in ('.', '..'):
+            raise self._error(f'expected the name of a file in the same folder, got {name!r}')
+        path = os.path.join(self._directory, name)
+        try:
+            side = _Side(path, os.path.getsize(path))
+            digest = _SIDE_DIGEST.fullmatch(name)
+            if digest is not None:
+                with open(path, 'rb') as file:
+                    side.digest = hashlib.file_digest(file, 'sha256').hexdigest()[:16]
+        except OSError as error:
+            raise self._error(f'expected a file {name} beside the recording: {error}') from error
+        if digest is not None and side.digest != digest[1]:
+            raise self._error(
+                f'{name} was changed: its octets have the digest {side.digest}. If that is meant, give it that name'
+            )
+        return side
+
+    def _end_segment(self) -> None:
+        if self._kind is not None and any(self._segment):
+            self._steps.append(_step_of(self._kind, self._segment))
+        self._kind, self._segment = None, []
+
+    def _end_exchange(self) -> None:
+        self._end_segment()
+        if self._current is not None:
+            origin, tls = self._known[self._current]
+            self._exchanges.append(RecordedExchange(self._current, origin, tls, Script(*self._steps)))
+        self._current, self._steps = None, []
+
+
+def _head_length(segments: Iterable[tuple[_Part, ...]]) -> int:
+    """How many octets the heads take, of interim responses too; all of what isn't a message, as far as it is text."""
+    octets = b''
+    for parts in segments:
+        for part in parts:
+            octets += _read(part, _SIDE_LIMIT)
+        if len(octets) >= _SIDE_LIMIT:
+            break
+    length = 0
+    while True:
+        try:
+            split = lowhaio.split_head(octets[length:], _HEAD_LIMIT)
+        except HttpError:
+            return length
+        if split is None:
+            return length
+        length += split[2]
+        if not re.match(rb'HTTP/1\.[0-9] 1[0-9][0-9]', split[0]):
+            return length
+
+
+def _save(exchanges: Sequence[RecordedExchange], path: str) -> None:
+    """Write a recording: first what lies beside it, under names that tell the content, and then the text at once."""
+    directory, file_name = os.path.split(path)
+    stem = os.path.splitext(file_name)[0]
+    os.makedirs(directory or '.', exist_ok=True)
+    before = _sides_of(path)
+    used: set[str] = set()
+
+    def aside(segments: list[tuple[_Part, ...]]) -> tuple[str, list[int]] | None:
+        sizes = [_sum(parts) for parts in segments]
+        if sum(sizes) <= _SIDE_LIMIT:
+            return None
+        head = _head_length(segments)
+        inside, left = [], head
+        for size in sizes:
+            inside.append(size - min(size, left))
+            left -= min(size, left)
+        name = _save_side(os.path.join(directory, stem), _without_head(segments, head))
+        used.add(name)
+        return name, inside
+
+    text = _format(exchanges, aside)
+    temporary = os.path.join(directory, f'.{file_name}.{os.getpid()}.new')
+    try:
+        with open(temporary, 'w', encoding='utf-8', newline='') as file:
+            file.write(text)
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+    for name in before - used:
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(directory, name))
+
+
+def _sides_of(path: str) -> set[str]:
+    """The files that the recording at a path has beside it, under the names that `_save` gives them."""
+    try:
+        with open(path, encoding='utf-8') as file:
+            named = set(re.findall(r'^[<>]file (\S+)', file.read(), re.MULTILINE))
+    except (OSError, UnicodeDecodeError):
+        return set()
+    return {name for name in named if _SIDE_DIGEST.fullmatch(name) and os.path.basename(name) == name}
+
+
+def _without_head(segments: Iterable[tuple[_Part, ...]], head: int) -> Iterator[_Part]:
+    for parts in segments:
+        for part in parts:
+            size = _sum([part])
+            skipped = min(head, size)
+            head -= skipped
+            if skipped < size:
+                yield (
+                    part[skipped:]
+                    if isinstance(part, bytes)
+                    else _Span(part.side, part.offset + skipped, size - skipped)
+                )
+
+
+def _save_side(stem: str, parts: Iterable[_Part]) -> str:
+    """Write octets to a file that is named after them, unless it is there; a recorder's spool only changes its name."""
+    listed = list(parts)
+    spans = [part for part in listed if isinstance(part, _Span)]
+    spool = spans[0].side if spans else None
+    whole = (
+        spool is not None
+        and len(spans) == len(listed)
+        and isinstance(spool, _Spool)
+        and all(span.side is spool for span in spans)
+        and sum(span.size for span in spans) == spool.size
+    )
+    if whole and isinstance(spool, _Spool):
+        name = f'{stem}.{spool.finish()}.bin'
+        shutil.move(spool.path, name)
+        spool.path, spool.is_kept = name, True
+        return os.path.basename(name)
+    digest = hashlib.sha256()
+    temporary = f'{stem}.{os.getpid()}.new'
+    try:
+        with open(temporary, 'wb') as file:
+            for part in listed:
+                octets = _read(part)
+                digest.update(octets)
+                file.write(octets)
+        name = f'{stem}.{digest.hexdigest()[:16]}.bin'
+        os.replace(temporary, name)
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+    return os.path.basename(name)
+
+
+# Recording
+
+_PAUSE = 0.1  # seconds: shorter ones are the weather of the day, and would only make two recordings differ
+
+
+class _Spool(_Side):
+    """Octets of one message that a recorder doesn't keep in memory."""
+
+    __slots__ = ('_digest', '_file', 'is_kept')
+
+    def __init__(self, directory: str) -> None:
+        self.is_kept = False  # it has become a file of a recording
+        descriptor, path = tempfile.mkstemp('.new', '.recording-', directory)
+        self._file = os.fdopen(descriptor, 'wb')
+        self._digest = hashlib.sha256()
+        super().__init__(path, 0)
+
+    def add(self, octets: bytes) -> _Span:
+        self._file.write(octets)
+        self._digest.update(octets)
+        span = _Span(self, self.size, len(octets))
+        self.size += len(octets)
+        return span
+
+    def read(self, offset: int, size: int) -> bytes:
+        if not self._file.closed:
+            self._file.flush()
+        return super().read(offset, size)
+
+    def finish(self) -> str:
+        """Close the file, which gets its usual permissions, and tell its digest."""
+        if not self._file.closed:
+            self._file.close()
+            mask = os.umask(0)
+            os.umask(mask)
+            os.chmod(self.path, 0o666 & ~mask)
+        self.digest = self._digest.hexdigest()[:16]
+        return self.digest
+
+    def discard(self) -> None:
+        self._file.close()
+        if not self.is_kept:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+
+
+class _ExchangeLog:
+    """What a recorder knows of one exchange so far."""
+
+    __slots__ = ('_octets', '_spools', 'steps')
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self._octets: dict[_Kind, int] = {Send: 0, Expect: 0}
+        self._spools: dict[_Kind, _Spool] = {}
+
+    def add(self, kind: _Kind, octets: bytes, directory: str) -> None:
+        """A segment. What is too much for memory goes to a file, from the end of the head on."""
+        spool = self._spools.get(kind)
+        if spool is not None:
+            self.steps.append(_step_of(kind, [spool.add(octets)]))
+            return
+        self.steps.append(_step_of(kind, [octets]))
+        self._octets[kind] += len(octets)
+        if self._octets[kind] > _SPOOL_LIMIT:
+            spool = self._spools[kind] = _Spool(directory)
+            left = _head_length(_parts(step) for step in _of(self.steps, kind))
+            for at, step in enumerate(self.steps):
+                if isinstance(step, kind):
+                    head, rest = step.data[:left], step.data[left:]
+                    left -= len(head)
+                    if rest:
+                        self.steps[at] = _step_of(kind, [*([head] if head else []), spool.add(rest)])
+
+    def discard(self) -> None:
+        for spool in self._spools.values():
+            spool.discard()
+
+
+class _ConnectionLog:
+    """What a recorder hears of one connection."""
+
+    __slots__ = ('_heard_at', '_loop', '_reader', '_recorder', 'exchange', 'number', 'origin', 'tls')
+
+    def __init__(self, recorder: Recorder, origin: Origin, tls: str | None) -> None:
+        self._recorder = recorder
+        self._loop = asyncio.get_running_loop()
+        self._reader = _RequestReader(keep=False)
+        self._heard_at = self._loop.time()
+        self.exchange: _ExchangeLog | None = None
+        self.origin = origin
+        self.tls = tls
+        self.number = 0  # it counts from its first exchange on
+
+    def sent(self, octets: bytes) -> None:
+        if self._recorder._finished:
+            return
+        if self.exchange is None or self._reader.is_between:
+            self.exchange = self._recorder._begin(self)
+        self._reader.feed(octets)
+        self.exchange.add(Expect, octets, self._recorder.directory)
+        self._heard_at = self._loop.time()
+
+    def received(self, octets: bytes) -> None:
+        if self._recorder._finished:
+            return
+        if self.exchange is None:  # a server that speaks first
+            self.exchange = self._recorder._begin(self)
+        self._wait(self.exchange)
+        self.exchange.add(Send, octets, self._recorder.directory)
+
+    def ended(self, step: Step) -> None:
+        if self.exchange is not None:
+            self._wait(self.exchange)
+            self.exchange.steps.append(step)
+
+    def _wait(self, exchange: _ExchangeLog) -> None:
+        now = self._loop.time()
+        if now - self._heard_at >= _PAUSE:
+            exchange.steps.append(Pause(round(now - self._heard_at, 1)))
+        self._heard_at = now
+
+
+class _Ear:
+    """A socket, and a recorder that hears what goes through it. Whatever else is asked of it is the socket's."""
+
+    __slots__ = ('_ended', '_log', '_recv', '_send', '_sendmsg', '_sock')
+
+    def __init__(self, sock: Any, log: _ConnectionLog) -> None:
+        self._sock = sock
+        self._log = log
+        self._recv = sock.recv
+        self._send = sock.send
+        self._sendmsg = getattr(sock, 'sendmsg', None)
+        self._ended = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+    def recv(self, size: int) -> bytes:
+        """As the socket's; b'' is the end, also in the recording."""
+        try:
+            data: bytes = self._recv(size)
+        except OSError as error:
+            self._note(error)
+            raise
+        if data:
+            self._log.received(data)
+        else:
+            self._end(Close())
+        return data
+
+    def send(self, data: bytes | memoryview) -> int:
+        """As the socket's."""
+        sent: int = self._send(data)
+        if sent:
+            self._log.sent(bytes(memoryview(data)[:sent]))
+        return sent
+
+    def sendmsg(self, buffers: Iterable[bytes | memoryview]) -> int:
+        """As the socket's: what was sent of all of them is one segment."""
+        buffers = list(buffers)
+        assert self._sendmsg is not None
+        sent: int = self._sendmsg(buffers)
+        if sent:
+            self._log.sent(_joined(buffers, sent))
+        return sent
+
+    def _note(self, error: OSError) -> None:
+        """An error that is the end of the connection."""
+        if isinstance(error, ConnectionResetError):
+            self._end(Reset())
+        elif isinstance(error, ssl.SSLEOFError):
+            self._end(Close(notify=False))
+
+    def _end(self, step: Step) -> None:
+        if not self._ended:
+            self._ended = True
+            self._log.ended(step)
+
+
+def _joined(buffers: Iterable[bytes | memoryview], size: int) -> bytes:
+    """The first octets of several buffers."""
+    pieces = []
+    for buffer in buffers:
+        pieces.append(bytes(memoryview(buffer)[:size]))
+        size -= len(pieces[-1])
+        if not size:
+            break
+    return b''.join(pieces)
+
+
+class Recorder(lowhaio.Network):
+    """A network that hears what goes through it, beneath TLS: `Pool(network=Recorder)`, or the mode of a `recording`.
+
+    Nothing is held back: a body goes on to its reader as it comes, and what of it is long goes to a file in
+    `directory` meanwhile.
+    """
+
+    def __init__(self, inner: lowhaio.Network | None = None, directory: str | None = None) -> None:
+        super().__init__(inner or lowhaio.Internet())
+        self.directory: str = directory or tempfile.gettempdir()
+        self._exchanges: list[tuple[_ConnectionLog, _ExchangeLog]] = []
+        self._connections = 0
+        self._finished = False  # then what idle connections do is nobody's business
+
+    def __repr__(self) -> str:
+        return f'<Recorder of {len(self._exchanges)} exchanges on {self._connections} connections>'
+
+    def established(self, sock: Any, origin: Origin, address: Address) -> Any:
+        """The socket with an ear to it."""
+        under = self.inner.established(sock, origin, address)
+        tls = sock.version() if origin.scheme == 'https' else None
+        return _Ear(under, _ConnectionLog(self, origin, tls))
+
+    def _begin(self, connection: _ConnectionLog) -> _ExchangeLog:
+        exchange = _ExchangeLog()
+        if not connection.number:
+            self._connections += 1
+            connection.number = self._connections
+        self._exchanges.append((connection, exchange))
+        return exchange
+
+    def recording(self) -> Recording:
+        """What was heard so far."""
+        return Recording(
+            RecordedExchange(connection.number, connection.origin, connection.tls, Script(*exchange.steps))
+            for connection, exchange in self._exchanges
+        )
+
+    def finish(self) -> Recording:
+        """What was heard; nothing is from now on."""
+        self._finished = True
+        return self.recording()
+
+    def discard(self) -> None:
+        """Take away the files that were made for long bodies."""
+        self._finished = True
+        for _, exchange in self._exchanges:
+            exchange.discard()
+
+
+# Secrets
+
+_REDACTED = b'REDACTED'
+_SECRET_FIELDS = frozenset(
+    b'authorization proxy-authorization cookie set-cookie x-api-key api-key apikey x-auth-token x-access-token'
+    b' x-csrf-token x-xsrf-token x-session-token x-amz-security-token x-goog-api-key x-vault-token x-gitlab-token'
+    b' private-token ocp-apim-subscription-key x-functions-key x-rapidapi-key x-shopify-access-token'
+    b' x-hub-signature x-hub-signature-256 stripe-signature'.split()
+)
+_SECRET_NAMES = frozenset(
+    b'accesstoken apikey apitoken appsecret assertion authorization authtoken awssecretaccesskey clientassertion'
+    b' clientsecret codeverifier credential credentials csrftoken devicecode encryptionkey idtoken jwt key passphrase'
+    b' passwd password pin privatekey pwd refreshtoken samlassertion secret secretaccesskey secretkey session sessionid'
+    b' sessionkey sessiontoken sig signature subscriptionkey token xamzcredential xamzsecuritytoken xamzsignature'
+    b' xgoogcredential xgoogsignature'.split()
+)
+_FIELDS_WITH_URLS = frozenset((b'location', b'content-location', b'referer', b'link', b'refresh', b'origin'))
+_PLAIN_NAMES = frozenset((b'key', b'pin', b'session', b'credential', b'credentials'))  # too common to be secret in JSON
+_JSON_VALUE = re.compile(rb'"((?:[^"\\]|\\.){1,64})"\s*:\s*(?:"((?:[^"\\]|\\.)*)"|(-?[0-9][0-9.eE+-]*))')
+_PAIR = re.compile(rb'([^=&?;#\s"\'<>]{1,128})=([^&;#\s"\'<>]*)')
+_XML_VALUE = re.compile(rb'<([A-Za-z][\w.:-]{0,63})(?:\s[^<>]*)?>([^<>]+)</')
+_PART_VALUE = re.compile(rb'\bname="([^"\r\n]{1,64})"[^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n(.*?)\r\n--', re.DOTALL)
+_PRIVATE_KEY = re.compile(rb'-----BEGIN [A-Z ]*PRIVATE KEY-----(.*?)-----END', re.DOTALL)
+_USER_INFO = re.compile(rb'://([^/?#@\s"\'<>]+)@')
+_LOOKS_SECRET = {
+    # What it is -> what it looks like, wherever it stands
+    'a private key': re.compile(rb'-----BEGIN [A-Z ]*PRIVATE KEY-----\s*(?!REDACTED)\S'),
+    'TLS key material': re.compile(
+        rb'\b(?:CLIENT_RANDOM|[A-Z_]*TRAFFIC_SECRET(?:_0)?|EXPORTER_SECRET) [0-9a-fA-F]{64}'
+    ),
+    'an AWS access key': re.compile(rb'\b(?:AKIA|ASIA)[0-9A-Z]{16}\b'),
+    'a GitHub token': re.compile(rb'\b(?:gh[pousr]_[0-9A-Za-z]{36}|github_pat_[0-9A-Za-z_]{50,})'),
+    'a GitLab token': re.compile(rb'\bglpat-[0-9A-Za-z_-]{20}'),
+    'a Slack token': re.compile(rb'\bxox[abeoprs]-[0-9A-Za-z-]{10,}'),
+    'a Stripe key': re.compile(rb'\b[rs]k_live_[0-9A-Za-z]{16,}'),
+    'a Google API key': re.compile(rb'\bAIza[0-9A-Za-z_-]{35}'),
+    'a Google token': re.compile(rb'\bya29\.[0-9A-Za-z_-]{20,}'),
+    'an npm token': re.compile(rb'\bnpm_[0-9A-Za-z]{36}\b'),
+    'a PyPI token': re.compile(rb'\bpypi-AgE[0-9A-Za-z_-]{50,}'),
+    'an OpenAI or Anthropic key': re.compile(rb'\bsk-(?:ant-|proj-)?[0-9A-Za-z_-]{32,}'),
+    'a JSON web token': re.compile(rb'\beyJ[0-9A-Za-z_-]{10,}\.eyJ[0-9A-Za-z_-]{10,}\.[0-9A-Za-z_-]{10,}'),
+    'a credential': re.compile(rb'(?i)\b(?:bearer|basic)\s+(?!REDACTED)[0-9A-Za-z+/_.~-]{16,}=*'),
+}
+
+_KINDS: tuple[_Kind, ...] = (Expect, Send)
+_Edit = tuple[int, int, bytes]  # from, to, and what comes in place of it
+
+
+class Scrub:
+    """What of a recording is a secret, and is replaced before it is written.
+
+    headers  names of fields whose values go, besides those that go by default: authorization, cookies, API keys
+    names    of parameters, form fields and members of JSON objects whose values go, besides tokens, passwords, keys;
+             without regard to case, "-" and "_"
+    replace  octets or text, and what is to stand in their place, wherever they are in a message
+    keep     names of either kind that stay
+
+    What is sent in a replay is scrubbed alike before it is compared, so that any credential will do there.
+    """
+
+    __slots__ = ('_fields', '_names', '_replace')
+
+    def __init__(
+        self,
+        headers: Iterable[bytes | str] = (),
+        names: Iterable[bytes | str] = (),
+        replace: Mapping[Any, Any] | Iterable[tuple[Any, Any]] = (),
+        keep: Iterable[bytes | str] = (),
+    ) -> None:
+        kept = {_octets(name).lower() for name in keep}
+        self._fields = (_SECRET_FIELDS | {_octets(name).lower() for name in headers}) - kept
+        self._names = (_SECRET_NAMES | {_bare(_octets(name)) for name in names}) - {_bare(name) for name in kept}
+        pairs = replace.items() if isinstance(replace, Mapping) else replace
+        self._replace = [(_octets(old), _octets(new)) for old, new in pairs]
+
+    def __repr__(self) -> str:
+        return f'<Scrub of {len(self._fields)} fields and {len(self._names)} names>'
+
+    # Parts of a message -> edits
+
+    def _literal(self, octets: bytes) -> list[_Edit]:
+        return [
+            (found.start(), found.end(), new)
+            for old, new in self._replace
+            if old
+            for found in re.finditer(re.escape(old), octets)
+        ]
+
+    def _value(self, name: bytes, value: bytes) -> list[_Edit]:
+        """The edits of a field's value."""
+        if name in self._fields:
+            if name == b'cookie':
+                return [_all_of(found, 2) for found in re.finditer(rb'([^=;]*)=([^;]*)', value) if found[2]]
+            if name == b'set-cookie':
+                found = re.match(rb'([^=;]*)=([^;]*)', value)
+                return [_all_of(found, 2)] if found is not None and found[2] else []
+            if name.endswith(b'authorization') and (found := re.match(rb'[A-Za-z0-9_-]+ +(\S.*)', value)) is not None:
+                return [_all_of(found, 1)]
+            return [(0, len(value), _REDACTED)] if value else []
+        if name in _FIELDS_WITH_URLS:
+            return self._url(value)
+        return []
+
+    def _url(self, url: bytes) -> list[_Edit]:
+        """The edits of a URL or a target."""
+        _, mark, _ = url.partition(b'?')
+        edits = [_all_of(found, 1) for found in _USER_INFO.finditer(url)]
+        return edits + (self._pairs(url, url.index(b'?')) if mark else [])
+
+    def _pairs(self, octets: bytes, start: int = 0) -> list[_Edit]:
+        return [
+            _all_of(found, 2)
+            for found in _PAIR.finditer(octets, start)
+            if found[2] and _bare(unquote_to_bytes(found[1])) in self._names
+        ]
+
+    def _body(self, body: bytes, media_type: bytes) -> list[_Edit]:
+        """The edits of a decoded body."""
+        edits = [_all_of(found, 1) for found in _PRIVATE_KEY.finditer(body) if found[1].strip() != _REDACTED]
+        if b'form-urlencoded' in media_type:
+            edits += self._pairs(body)
+        elif b'multipart' in media_type:
+            edits += [_all_of(found, 2) for found in _PART_VALUE.finditer(body) if _bare(found[1]) in self._names]
+        elif b'xml' in media_type:
+            edits += [_all_of(found, 2) for found in _XML_VALUE.finditer(body) if _bare(found[1]) in self._names]
+        elif b'json' in media_type or body.lstrip()[:1] in (b'{', b'['):
+            names = self._names - _PLAIN_NAMES
+            for found in _JSON_VALUE.finditer(body):
+                if _bare(found[1]) in names and (found[2] or found[3]):
+                    edits.append(_all_of(found, 2) if found[2] else _all_of(found, 3, b'0'))
+        return edits
+
+    def _whole_body(self, body: bytes, fields: tuple[tuple[bytes, bytes], ...]) -> list[_Edit]:
+        """The edits of a body with its content-coding on: if it has one, the coded body changes as a whole."""
+        media_type = b''.join(value for name, value in fields if name == b'content-type').lower()
+        plain = _decoded(body, fields)
+        if plain is None:
+            return _merged([*self._body(body, media_type), *self._literal(body)], body)
+        edits = _merged([*self._body(plain, media_type), *self._literal(plain)], plain)
+        return [(0, len(body), _coded(_edited(plain, edits), fields))] if edits else []
+
+    # Messages
+
+    def request(self, request: RecordedRequest) -> RecordedRequest:
+        """The request as a recording would have it."""
+        line = _merged([*self._url(request.target), *self._literal(request.target)], request.target)
+        fields = []
+        for name, value in request.fields:
+            edits = _merged([*self._value(name, value), *self._literal(value)], value)
+            fields.append((name, _edited(value, edits)))
+        scrubbed = RecordedRequest(request.method, _edited(request.target, line), tuple(fields), request.head_length)
+        body = bytes(request.body)
+        scrubbed.body += _edited(body, self._whole_body(body, request.fields))
+        scrubbed.length, scrubbed.complete, scrubbed.origin = request.length, request.complete, request.origin
+        return scrubbed
+
+    def exchange(self, exchange: RecordedExchange) -> RecordedExchange:
+        """The exchange without what is secret: its framing is made to fit, and its segments end where they did."""
+        steps = list(exchange.script)
+        method = exchange.request_octets.partition(b' ')[0] if self._is_short(exchange, Expect) else b'GET'
+        for kind in _KINDS:
+            if self._is_short(exchange, kind):
+                octets = b''.join(step.data for step in _of(steps, kind))
+                edits = self._stream(octets, method if kind is Send else None)
+                if edits:
+                    steps = _resegmented(steps, kind, octets, edits)
+            else:
+                steps = self._long(steps, kind, is_request=kind is Expect)
+                self._mask(exchange, kind)
+        return exchange._replace(
+            script=Script(*[step for step in steps if not isinstance(step, (Send, Expect)) or _size(step)])
+        )
+
+    @staticmethod
+    def _is_short(exchange: RecordedExchange, kind: _Kind) -> bool:
+        return sum(map(_size, _of(exchange.script, kind))) <= _SPOOL_LIMIT
+
+    def _stream(self, octets: bytes, method: bytes | None) -> list[_Edit]:
+        """The edits of all messages that go in one direction: a request, or responses to a method."""
+        edits: list[_Edit] = []
+        position = 0
+        while position < len(octets):
+            try:
+                split = lowhaio.split_head(octets[position:], _HEAD_LIMIT)
+                if split is None:
+                    break
+                fields = lowhaio.parse_fields(split[1])
+                head = _line_spans(octets, position, position + split[2])
+                found, lengths = self._head(octets, head, is_request=method is None)
+                edits += found
+                position += split[2]
+                framing: Any
+                if method is None:
+                    framing = _request_framing(RecordedRequest(b'', b'', fields, 0))
+                else:
+                    parsed = lowhaio.ResponseHead(split[0], fields)
+                    framing = lowhaio.response_framing(method, parsed)
+                body = framing.feed(octets[position:])
+            except HttpError:
+                break
+            size = len(octets) - position - len(framing.excess)
+            edits += self._framed(octets, position, size, framing, body, fields, lengths)
+            position += size
+        left = _merged(self._literal(octets[position:]), octets[position:])
+        edits += [(position + start, position + end, new) for start, end, new in left]
+        return _merged(edits, octets)
+
+    def _head(
+        self, octets: bytes, lines: list[tuple[bytes, int, int]], is_request: bool
+    ) -> tuple[list[_Edit], list[tuple[int, int]]]:
+        """The edits of a head, and where the values of its content-length fields are."""
+        edits, lengths = [], []
+        for name, start, end in lines:
+            value = octets[start:end]
+            if name == b'content-length':
+                lengths.append((start, end))
+                continue
+            found = (self._url(value) if is_request else []) if not name else self._value(name, value)
+            edits += [
+                (start + one, start + two, new) for one, two, new in _merged([*found, *self._literal(value)], value)
+            ]
+        return edits, lengths
+
+    def _framed(
+        self,
+        octets: bytes,
+        start: int,
+        size: int,
+        framing: Any,
+        body: bytes,
+        fields: tuple[tuple[bytes, bytes], ...],
+        lengths: list[tuple[int, int]],
+    ) -> list[_Edit]:
+        """The edits of a body as it is on the wire, and of what says its length."""
+        found = self._whole_body(body, fields)
+        if not found:
+            return []
+        grown = sum(len(new) - (two - one) for one, two, new in found)
+        if isinstance(framing, lowhaio.Chunked):
+            if not framing.complete:
+                return [(start + one, start + two, new) for one, two, new in found if len(new) == two - one]
+            return _chunk_edits(octets, start, found)
+        edits = [(start + one, start + two, new) for one, two, new in found]
+        if grown and isinstance(framing, lowhaio.Length):
+            for one, two in lengths:
+                length = int(octets[one:two].split(b',')[0]) + grown
+                edits.append((one, two, b'%d' % length))
+        return edits
+
+    def _long(self, steps: list[Step], kind: _Kind, is_request: bool) -> list[Step]:
+        """Steps of a message whose body is too long for memory: the edits of its head."""
+        theirs = [*_of(steps, kind)]
+        left = _head_length(map(_parts, theirs))
+        heads = []
+        for step in theirs:
+            heads.append(_first(_parts(step), left))
+            left -= len(heads[-1])
+        head = b''.join(heads)
+        edits = self._head(head, _line_spans(head, 0, len(head)), is_request)[0]
+        changed = _resegmented([_step_of(kind, [octets]) for octets in heads], kind, head, _merged(edits, head))
+        new = iter([*_of(changed, kind)])
+        result: list[Step] = []
+        for old in steps:
+            if isinstance(old, kind):
+                rest = _without_head([_parts(old)], len(heads.pop(0)))
+                result.append(_step_of(kind, [next(new).data, *rest]))
+            else:
+                result.append(old)
+        return result
+
+    def _mask(self, exchange: RecordedExchange, kind: _Kind) -> None:
+        """A body too long for memory: what is secret in its file is overwritten in place, by as many octets."""
+        spans = [part for step in _of(exchange.script, kind) for part in _parts(step) if isinstance(part, _Span)]
+        sides = {id(span.side): span.side for span in spans}
+        for side in sides.values():
+            if not isinstance(side, _Spool) or _is_opaque(side):
+                continue
+            side.finish()
+            changed = False
+            with open(side.path, 'r+b') as file:
+                for offset in range(0, side.size, 2**20):
+                    file.seek(offset)
+                    window = file.read(2**20 + 4096)
+                    edits = _merged([*self._body(window, b'application/json'), *self._literal(window)], window)
+                    for one, two, _ in edits:
+                        file.seek(offset + one)
+                        file.write(b'x' * (two - one))
+                        changed = True
+            if changed:
+                with open(side.path, 'rb') as file:
+                    side._digest = hashlib.file_digest(file, 'sha256')
+
+
+def _is_opaque(side: _Side) -> bool:
+    """Whether a file isn't text."""
+    return b'\0' in side.read(0, 4096)
+
+
+def _bare(name: bytes) -> bytes:
+    """A name without what people write in different ways."""
+    return name.lower().replace(b'-', b'').replace(b'_', b'')
+
+
+def _all_of(found: re.Match[bytes], group: int, new: bytes = _REDACTED) -> _Edit:
+    return found.start(group), found.end(group), new
+
+
+def _merged(edits: list[_Edit], octets: bytes) -> list[_Edit]:
+    """Edits in order, without those that overlap one before them or change nothing."""
+    merged: list[_Edit] = []
+    for start, end, new in sorted(edits):
+        if octets[start:end] != new and (not merged or start >= merged[-1][1]):
+            merged.append((start, end, new))
+    return merged
+
+
+def _edited(octets: bytes, edits: list[_Edit]) -> bytes:
+    pieces, position = [], 0
+    for start, end, new in edits:
+        pieces += [octets[position:start], new]
+        position = end
+    return b''.join((*pieces, octets[position:]))
+
+
+def _line_spans(octets: bytes, start: int, end: int) -> list[tuple[bytes, int, int]]:
+    """Where a head's values are: (name, from, to), with b'' for the start line; a folded line has the name above it."""
+    spans: list[tuple[bytes, int, int]] = []
+    name = b''
+    for found in re.finditer(rb'([^\r\n]*)\r?\n', octets[start:end]):
+        line = found[1]
+        at = start + found.start()
+        if not spans:
+            spans.append((b'', at, at + len(line)))
+            continue
+        if line[:1] not in (b' ', b'\t'):
+            name, _, rest = line.partition(b':')
+            at += len(line) - len(rest)
+            name, line = name.lower(), rest
+        value = line.strip(b' \t')
+        if value:
+            at += len(line) - len(line.lstrip(b' \t'))
+            spans.append((name, at, at + len(value)))
+    return spans
+
+
+def _chunk_edits(octets: bytes, start: int, found: list[_Edit]) -> list[_Edit]:
+    """Edits of a decoded body -> edits of its chunks: what goes over the end of one is cut there, and each chunk's size
+    is said anew. The octets are known to be well-formed.
+    """
+    edits: list[_Edit] = []
+    decoded = 0
+    pending = list(found)
+    while True:
+        line_end = octets.index(b'\r\n', start)
+        digits = re.match(rb'[0-9A-Fa-f]+', octets[start:line_end])
+        assert digits is not None
+        size = int(digits[0], 16)
+        if not size:
+            return edits
+        data = line_end + 2
+        grown = 0
+        inside: list[_Edit] = []
+        while pending and pending[0][0] < decoded + size:
+            one, two, new = pending.pop(0)
+            here = min(two, decoded + size)
+            put = new
+            if here < two:  # the rest of it is in the next chunk
+                put, rest = new[: here - one], new[here - one :]
+                pending.insert(0, (here, two, rest))
+            inside.append((data + one - decoded, data + here - decoded, put))
+            grown += len(put) - (here - one)
+        if size + grown:
+            edits += [(start, start + len(digits[0]), b'%x' % (size + grown))] if grown else []
+            edits += inside
+        else:  # nothing is left of it, and an empty chunk would be the last
+            edits.append((start, data + size + 2, b''))
+        decoded += size
+        start = data + size + 2
+
+
+def _resegmented(steps: list[Step], kind: _Kind, octets: bytes, edits: list[_Edit]) -> list[Step]:
+    """Steps with the edited octets, segments ending where they did; one that ends inside of an edit, with it."""
+    changed = _edited(octets, edits)
+    result: list[Step] = []
+    old = new = 0
+    for step in steps:
+        if not isinstance(step, kind):
+            result.append(step)
+            continue
+        old += _size(step)
+        end, shift = old, 0
+        for one, two, put in edits:
+            if two <= old:
+                shift += len(put) - (two - one)
+            elif one < old:
+                end, shift = one + min(old - one, len(put)), shift
+        if old == len(octets):
+            end, shift = len(changed), 0
+        result.append(_step_of(kind, [changed[new : end + shift]]))
+        new = max(new, end + shift)
+    return result
+
+
+def _decoded(body: bytes, fields: tuple[tuple[bytes, bytes], ...]) -> bytes | None:
+    """A body without its content-coding; None if it has none, or one that can't be taken off."""
+    codings = b','.join(value for name, value in fields if name == b'content-encoding').strip().lower()
+    bits = {b'gzip': 31, b'x-gzip': 31, b'deflate': 15}.get(codings)
+    if bits is None or not body:
+        return None
+    try:
+        return zlib.decompress(body, bits)
+    except zlib.error:
+        return None
+
+
+def _coded(plain: bytes, fields: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    """A body with its content-coding on again."""
+    codings = b','.join(value for name, value in fields if name == b'content-encoding').strip().lower()
+    compressor = zlib.compressobj(9, zlib.DEFLATED, 15 if codings == b'deflate' else 31)
+    return compressor.compress(plain) + compressor.flush()
+
+
+def find_secrets(
+    recording: Recording | str | os.PathLike[str], allow: Iterable[bytes | str] = (), scrub: Scrub | None = None
+) -> list[str]:
+    """What looks like a credential in a recording or in any file: a line for each, without the credential itself.
+
+    `allow` lists octets that are none, whatever they look like.
+    """
+    allowed = [_octets(one) for one in allow]
+    scrub = scrub or Scrub()
+    if not isinstance(recording, Recording):
+        path = os.fspath(recording)
+        try:
+            recording = Recording.load(path)
+        except RecordingError:
+            with open(path, 'rb') as file:
+                return _suspicious(file.read(), path, allowed)
+    found = []
+    for number, exchange in enumerate(recording.exchanges, 1):
+        for kind in _KINDS:
+            where = f'the {"request" if kind is Expect else "response"} of exchange {number}'
+            if Scrub._is_short(exchange, kind):
+                octets = exchange.request_octets if kind is Expect else exchange.response_octets
+                method = exchange.request_octets.partition(b' ')[0] if Scrub._is_short(exchange, Expect) else b'GET'
+                found += _suspicious(octets, where, allowed)
+                found += _suspicious_parts(scrub, octets, method if kind is Send else None, where, allowed)
+            else:
+                found += _suspicious_sides(exchange, kind, where, allowed)
+    return list(dict.fromkeys(found))
+
+
+def _suspicious(octets: bytes, where: str, allowed: list[bytes]) -> list[str]:
+    return [
+        f'{where}: {what} at octet {found.start():,}'
+        for what, pattern in _LOOKS_SECRET.items()
+        for found in pattern.finditer(octets)
+        if not any(one in found[0] or found[0] in one for one in allowed)
+    ]
+
+
+def _suspicious_parts(scrub: Scrub, octets: bytes, method: bytes | None, where: str, allowed: list[bytes]) -> list[str]:
+    """What the scrubbing would still change, and what stands in a coded body."""
+    found = []
+    for start, end, _ in scrub._stream(octets, method):
+        if not any(one in octets[start:end] for one in allowed) and not octets[start:end].isdigit():
+            found.append(f'{where}: a secret field or name has a value, {end - start} octets at octet {start:,}')
+    split = lowhaio.split_head(octets, _HEAD_LIMIT) if b'\n\r\n' in octets else None
+    if split is not None:
+        with contextlib.suppress(HttpError):
+            fields = lowhaio.parse_fields(split[1])
+            framing: Any = (
+                _request_framing(RecordedRequest(b'', b'', fields, 0))
+                if method is None
+                else lowhaio.response_framing(method, lowhaio.ResponseHead(split[0], fields))
+            )
+            plain = _decoded(framing.feed(octets[split[2] :]), fields)
+            if plain is not None:
+                found += _suspicious(plain, f'{where}, decoded', allowed)
+    return found
+
+
+def _suspicious_sides(exchange: RecordedExchange, kind: _Kind, where: str, allowed: list[bytes]) -> list[str]:
+    found = []
+    seen: set[int] = set()
+    for part in (part for step in _of(exchange.script, kind) for part in _parts(step)):
+        if isinstance(part, bytes):
+            found += _suspicious(part, where, allowed)
+        elif id(part.side) not in seen and not _is_opaque(part.side):
+            seen.add(id(part.side))
+            for offset in range(0, part.side.size, 2**20):
+                window = part.side.read(offset, 2**20 + 4096)
+                found += _suspicious(window, f'{where}, {os.path.basename(part.side.path)}', allowed)
+    return found
+
+
+# Replay
+
+Matcher = Callable[[RecordedRequest, RecordedRequest], bool]
+_MATCH = ('method', 'url', 'body')
+_LIVE: Any = 'live'  # in place of an exchange: ask the real server
+
+
+class _Turn:
+    """A request that the client has begun, and what answers it."""
+
+    __slots__ = ('exchange', 'request', 'start')
+
+    def __init__(self, start: int, request: RecordedRequest, exchange: Any) -> None:
+        self.start = start  # where it begins in what the connection carries
+        self.request = request
+        self.exchange: Any = exchange
+
+
+class _Watched:
+    """The client's end of a connection: a request is given its exchange at the moment in which it is sent, so that the
+    order is the order of the requests, whatever becomes ready first.
+    """
+
+    __slots__ = ('_decided', '_network', '_offset', '_reader', '_sock', '_start', 'origin', 'turns', 'upstream')
+
+    def __init__(self, network: _StandIn, sock: Any, origin: Origin) -> None:
+        self._network = network
+        self._sock = sock
+        self._reader = _RequestReader()
+        self._offset = self._start = 0  # of what is sent next, and of the request that it belongs to
+        self._decided = False  # that request has its turn
+        self.origin = origin
+        self.turns: deque[_Turn] = deque()
+        self.upstream: lowhaio.Connection | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+    def send(self, data: bytes | memoryview) -> int:
+        """As the socket's. Raises what the network says of the request."""
+        sent: int = self._sock.send(data)
+        self._sent(bytes(memoryview(data)[:sent]))
+        return sent
+
+    def sendmsg(self, buffers: Iterable[bytes | memoryview]) -> int:
+        """As the socket's. Raises what the network says of the request."""
+        buffers = list(buffers)
+        sent: int = self._sock.sendmsg(buffers)
+        self._sent(_joined(buffers, sent))
+        return sent
+
+    def _sent(self, data: bytes) -> None:
+        reader = self._reader
+        if reader.is_between:
+            self._start, self._decided, reader.request = self._offset, False, None
+        self._offset += len(data)
+        reader.feed(data)
+        if reader.error is not None:
+            raise FakeNetworkError(f'expected the client to send HTTP/1.1, got {reader.error}') from reader.error
+        request = reader.request
+        if request is not None and not self._decided:
+            request.origin = self.origin
+            exchange = self._network._decide(request)
+            if exchange is not None:
+                self._decided = True
+                self.turns.append(_Turn(self._start, request, exchange))
+
+
+class _StandIn(FakeNetwork):
+    """A network that stands in for real servers, where what is asked of them is known."""
+
+    def __init__(self, inner: lowhaio.Network) -> None:
+        super().__init__(trust=True, inner=inner)
+        self.pauses = False
+        self._watched: dict[ServerConnection, _Watched] = {}
+        self._contexts: dict[Origin, ssl.SSLContext | None] = {}  # those of the code under test
+
+    # What subclasses say
+
+    def _knows(self, origin: Origin) -> bool:
+        """Whether requests to an origin may come."""
+        raise NotImplementedError
+
+    def _decide(self, request: RecordedRequest) -> Any:
+        """What answers a request: an RecordedExchange, _LIVE, or None as long as more of the request is needed."""
+        raise NotImplementedError
+
+    def _unknown(self, origin: Origin) -> str:
+        """What is wrong with asking it."""
+        raise NotImplementedError
+
+    def _tap(self) -> lowhaio.Network:
+        """The network that requests to real servers go through."""
+        return self.inner
+
+    def _lived(self, turn: _Turn, octets: bytes | None, step: Step | None) -> None:
+        """Octets that a real server answered, or how the connection ended; None and None is the end of the response."""
+
+    # The seam
+
+    def ssl_context(self, origin: Origin, context: ssl.SSLContext | None) -> ssl.SSLContext:
+        """One that trusts the stand-in. Who asks for a replay asks for that: nothing else can answer in the server's
+        place. A context of the code under test is copied, not changed.
+        """
+        self._contexts[origin] = context
+        return super().ssl_context(origin, context)
+
+    def established(self, sock: Any, origin: Origin, address: Address) -> Any:
+        """The client's end, watched."""
+        end = super().established(sock, origin, address)
+        watched = self._watched[self._by_descriptor[sock.fileno()]] = _Watched(self, end, origin)
+        return watched
+
+    def _check_known(self, origin: Origin) -> None:
+        if any(server.origin == origin for server in self.servers):
+            return
+        if not self._knows(origin):
+            raise self._unexpected(self._unknown(origin))
+        server = self.server(_url(origin).replace('%', '%25'))
+        server._serves = self._serve
+
+    async def _serve(self, connection: ServerConnection) -> None:
+        """Answer the requests of one connection."""
+        while True:
+            while (watched := self._watched.get(connection)) is None or not watched.turns:
+                if not await self._hears(connection):
+                    return
+            turn = watched.turns.popleft()
+            connection._buffer.clear()
+            if turn.exchange is _LIVE:
+                await connection._await(self._relay(connection, watched, turn))
+                if connection._wire.closed or connection.closed_by:
+                    return
+            elif not await self._replay(connection, turn):
+                return
+            while not self._has_come(connection, turn, math.inf):
+                if not await self._hears(connection):
+                    return
+
+    async def _replay(self, connection: ServerConnection, turn: _Turn) -> bool:
+        """Play the server's part of an exchange. False when that has closed the connection."""
+        heard = 0  # octets of the recorded request before this step
+        recorded = turn.exchange.request if turn.exchange.request_octets else None
+        for step in turn.exchange.script:
+            if isinstance(step, Expect):
+                heard += _size(step)
+                continue
+            if recorded is None or (heard >= recorded.length and recorded.complete):
+                wanted = math.inf
+            else:  # it was answered early: in the head, at the head's end, or so many octets behind that
+                wanted = turn.request.head_length + max(heard - recorded.head_length, 0)
+            while not self._has_come(connection, turn, wanted):
+                if not await self._hears(connection):
+                    return False
+            if isinstance(step, Pause) and not self.pauses:
+                continue
+            if not await connection._play([step]):
+                return False
+        return True
+
+    async def _hears(self, connection: ServerConnection) -> bool:
+        """Wait for the client to send more. False when it has gone away."""
+        if not await connection._more():
+            return False
+        if connection._wire._client is None:  # a client of another process: its end can't be watched
+            watched = self._watched.setdefault(connection, _Watched(self, None, connection.server.origin))
+            watched._sent(bytes(connection.received[watched._offset :]))
+        return True
+
+    @staticmethod
+    def _has_come(connection: ServerConnection, turn: _Turn, wanted: float) -> bool:
+        """Whether so many octets of a request have reached the server; infinity is all of it."""
+        if wanted == math.inf or turn.request.complete:
+            if not turn.request.complete:
+                return False
+            wanted = min(wanted, turn.request.length)
+        return len(connection.received) - turn.start >= wanted
+
+    # The real servers
+
+    async def _dial(self, origin: Origin) -> lowhaio.Connection:
+        """A connection to a real server, as the client itself would have made it."""
+        network, context = self._tap(), self._contexts.get(origin)
+        return await _dial_real(network, origin, context)
+
+    async def _relay(self, connection: ServerConnection, watched: _Watched, turn: _Turn) -> None:
+        """Let the real server answer: octets go on as they come, in both directions."""
+        loop = asyncio.get_running_loop()
+        request = turn.request
+        heads = lowhaio.ResponseHeads(_HEAD_LIMIT)
+        framing: Any = None
+        over = False
+        woken: asyncio.Future[None] | None = None
+
+        def wake() -> None:
+            if woken is not None and not woken.done():
+                woken.set_result(None)
+
+        async def something() -> None:
+            """Wait for the client to send more, or to read on."""
+            nonlocal woken
+            woken = loop.create_future()
+            connection._waiter = wake
+            await woken
+
+        def end(step: Step) -> None:
+            nonlocal over
+            over = True
+            self._lived(turn, None, step)
+            connection._close_by(step)
+
+        def arrived(octets: bytes | Exception) -> None:
+            nonlocal framing, over
+            if over:
+                return
+            if isinstance(octets, Exception):
+                end(Reset() if isinstance(octets, ConnectionResetError) else Close(notify=False))
+            elif not octets:
+                end(Close())
+            else:
+                connection.sent += octets
+                connection._wire.send(octets)
+                self._lived(turn, octets, None)
+                with contextlib.suppress(HttpError):  # what isn't HTTP/1.1 goes on until the server closes
+                    if framing is None:
+                        head = heads.feed(octets)
+                        if head is None:
+                            return
+                        framing = lowhaio.response_framing(request.method, head[0])
+                        octets = head[1]
+                    if octets:
+                        framing.feed(octets)
+                    over = framing.complete
+            wake()
+
+        try:
+            upstream = watched.upstream
+            if upstream is None or upstream.closed or not upstream.is_quiet():
+                upstream = watched.upstream = await self._dial(watched.origin)
+            upstream.idle = False
+            upstream.listen(arrived)
+            done = 0
+            while not over and not (request.complete and done == request.length):
+                octets = bytes(connection.received[turn.start + done :])
+                if octets:
+                    done += len(octets)
+                    await upstream.send(octets)
+                else:
+                    await something()
+            upstream.listen(None)
+            while not over:
+                try:
+                    arrived(await upstream.receive())
+                except lowhaio.HttpConnectionClosedError as error:
+                    arrived(error.__cause__ if isinstance(error.__cause__, OSError) else error)
+                while connection._wire.is_blocked and not connection._wire.closed:
+                    await something()
+            if framing is None or not framing.complete:
+                upstream.close()
+            else:
+                self._lived(turn, None, None)
+                upstream.rest(60)
+        except HttpError as error:  # no real server: the client gets what it would have got
+            connection.failure = error  # type: ignore[assignment]
+            connection._close_by(Close(notify=False))
+
+    # At the end
+
+    def problems(self, *, strict: bool | None = None, unmet: bool = True) -> list[str]:
+        """What was asked and not known. What a client leaves open is its own business here."""
+        return [str(failure) for failure in self._failures]
+
+    def shut(self) -> None:
+        """Close every connection, those to real servers too."""
+        super().shut()
+        for watched in self._watched.values():
+            if watched.upstream is not None:
+                watched.upstream.abandon()
+
+
+async def _dial_real(network: lowhaio.Network, origin: Origin, context: ssl.SSLContext | None) -> lowhaio.Connection:
+    """A connection of nobody's pool."""
+    adapter = lowhaio.get_resolver_logger_adapter_default({})
+    dial, resolve = lowhaio._dial, lowhaio._resolve  # type: ignore[attr-defined]
+    connection: lowhaio.Connection = await dial(
+        network,
+        origin,
+        lambda family: resolve(network, origin, family, lowhaio.SOCKET_TIMEOUT, adapter),
+        lambda: context,
+        lowhaio.SOCKET_TIMEOUT,
+        lowhaio.RECV_BUFSIZE,
+    )
+    return connection
+
+
+class _Replay(_StandIn):
+    """Recorded exchanges in place of real servers."""
+
+    def __init__(
+        self,
+        recording: Recording,
+        *,
+        name: str = 'the recording',
+        match: Iterable[str | Matcher] = _MATCH,
+        scrub: Scrub | None = None,
+        pauses: bool = False,
+        repeat: bool = False,
+        live: Recorder | None = None,
+        inner: lowhaio.Network | None = None,
+    ) -> None:
+        super().__init__(inner or lowhaio.Internet())
+        self.pauses = pauses
+        self._title = name
+        self._match = tuple(match)
+        for one in self._match:
+            if (
+                isinstance(one, str)
+                and one not in ('method', 'url', 'headers', 'body')
+                and not one.startswith('header:')
+            ):
+                raise ValueError(
+                    f"expected match of 'method', 'url', 'headers', 'body', 'header:NAME' and functions, got {one!r}"
+                )
+        self._scrub = scrub or Scrub()
+        self._live = live
+        self._repeat = repeat  # an exchange that was used is used again, if there is no other
+        self._recorded = [(exchange, _request_of(exchange)) for exchange in recording.exchanges]
+        self.asked: list[tuple[RecordedExchange, RecordedRequest]] = []  # what was played, and for which requests
+        self._used: set[int] = set()
+
+    def _knows(self, origin: Origin) -> bool:
+        return self._live is not None or any(exchange.origin == origin for exchange, _ in self._recorded)
+
+    def _unknown(self, origin: Origin) -> str:
+        others = list(dict.fromkeys(_url(exchange.origin) for exchange, _ in self._recorded))
+        return f'{self._title} has no exchange with {_url(origin)}: it has {" and ".join(others) or "none at all"}'
+
+    def _tap(self) -> lowhaio.Network:
+        return self._live or self.inner
+
+    def _decide(self, request: RecordedRequest) -> Any:
+        scrubbed = self._scrub.request(request)
+        waiting = False
+        candidates = [number for number in range(len(self._recorded)) if number not in self._used]
+        if self._repeat:
+            candidates += sorted(self._used, reverse=True)
+        for number in candidates:
+            exchange, recorded = self._recorded[number]
+            if any(self._differs(part, recorded, scrubbed) for part in self._match if part != 'body'):
+                continue
+            if 'body' in self._match and not request.complete:
+                if not _is_answered_early(exchange, recorded):
+                    waiting = True
+                    continue
+            elif 'body' in self._match and recorded.body != scrubbed.body:
+                continue
+            if waiting:
+                break  # one before it may match by its body
+            self._used.add(number)
+            self.asked.append((exchange, request))
+            return exchange
+        if waiting:
+            return None
+        if self._live is not None:
+            return _LIVE
+        raise self._unexpected(self._explain(scrubbed))
+
+    def _differs(self, part: str | Matcher, recorded: RecordedRequest, request: RecordedRequest) -> bool:
+        if callable(part):
+            return not part(recorded, request)
+        match part:
+            case 'method':
+                return recorded.method != request.method
+            case 'url':
+                return (recorded.origin, recorded.target) != (request.origin, request.target)
+            case 'headers':
+                return sorted(recorded.fields) != sorted(request.fields)
+            case 'body':
+                return recorded.body != request.body
+        name = part.partition(':')[2].strip().lower().encode()
+        return recorded.values(name) != request.values(name)
+
+    def _explain(self, request: RecordedRequest) -> str:
+        """Why nothing answers a request: the exchange that is nearest to it, and how that differs."""
+        message = f'{self._title} has no exchange for {request}'
+        parts = [part for part in self._match if part != 'body' or request.complete]
+        if not self._recorded:
+            return f'{message}: it is empty'
+        import difflib
+
+        def distance(entry: tuple[int, tuple[RecordedExchange, RecordedRequest]]) -> tuple[int, float, bool]:
+            number, (_, recorded) = entry
+            differences = sum(self._differs(part, recorded, request) for part in parts)
+            return (
+                differences,
+                -difflib.SequenceMatcher(None, str(recorded), str(request)).ratio(),
+                number in self._used,
+            )
+
+        number, (_, nearest) = min(enumerate(self._recorded), key=distance)
+        differing = [part for part in parts if self._differs(part, nearest, request)]
+        if not differing:
+            times = sum(
+                not any(self._differs(part, recorded, request) for part in parts) for _, recorded in self._recorded
+            )
+            return f'{message}: it is there {_times(times)}, and was asked for as often before'
+        lines = [message, f'the nearest is exchange {number + 1}, {nearest}', 'it differs (- recorded, + asked for) in']
+        for part in differing:
+            lines.append(f'  {part if isinstance(part, str) else getattr(part, "__name__", part)}')
+            lines += [f'    {line}' for line in self._difference(part, nearest, request)]
+        return '\n'.join(lines)
+
+    @staticmethod
+    def _difference(part: str | Matcher, recorded: RecordedRequest, request: RecordedRequest) -> list[str]:
+        if part == 'body':
+            return _octets_diff(bytes(recorded.body), bytes(request.body))
+        if part in ('method', 'url'):
+            return [f'- {recorded}', f'+ {request}']
+        shown = [
+            [f'{name.decode()}: {value.decode("latin-1")}' for name, value in one.fields] for one in (recorded, request)
+        ]
+        return _diff(*shown)
+
+    def unused(self) -> list[str]:
+        """The exchanges that nobody asked for."""
+        return [
+            f'exchange {number + 1} of {self._title}, {recorded}, was not asked for'
+            for number, (_, recorded) in enumerate(self._recorded)
+            if number not in self._used
+        ]
+
+
+def _request_of(exchange: RecordedExchange) -> RecordedRequest:
+    """The request of an exchange; one that isn't HTTP/1.1 has no method, and matches nothing."""
+    try:
+        request = exchange.request
+    except RecordingError:
+        request = RecordedRequest(b'', exchange.request_octets, (), 0)
+    request.origin = exchange.origin
+    return request
+
+
+def _is_answered_early(exchange: RecordedExchange, request: RecordedRequest) -> bool:
+    """Whether the server said something before it had all of the request."""
+    heard = 0
+    for step in exchange.script:
+        if isinstance(step, Expect):
+            heard += _size(step)
+        elif isinstance(step, Send):
+            return heard < request.length or not request.complete
+    return False
+
+
+# Modes
+
+RECORD_MODES: tuple[str, ...] = ('none', 'once', 'new_episodes', 'all', 'rewrite', 'verify')
+_VOLATILE = frozenset(
+    b'date age expires last-modified etag set-cookie x-request-id x-runtime x-trace-id cf-ray via x-served-by x-timer'
+    b' x-amzn-requestid x-amz-request-id x-amz-id-2 x-github-request-id nel report-to traceparent server-timing'.split()
+)
+
+
+class RecordingSession:
+    """What a `recording` does while it lasts."""
+
+    __slots__ = ('_network', 'mode', 'path')
+
+    def __init__(self, path: str, mode: str, network: Recorder | _Replay) -> None:
+        self.path = path
+        self.mode = mode
+        self._network = network
+
+    def __repr__(self) -> str:
+        return f'<RecordingSession {self.path}, {self.mode}, {len(self.exchanges)} exchanges>'
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether requests go to the real servers, all of them or those that aren't in the file."""
+        return isinstance(self._network, Recorder) or self._network._live is not None
+
+    @property
+    def exchanges(self) -> list[RecordedExchange]:
+        """Those that were played so far, or recorded."""
+        if isinstance(self._network, Recorder):
+            return self._network.recording().exchanges
+        played = [exchange for exchange, _ in self._network.asked]
+        return played + (self._network._live.recording().exchanges if self._network._live is not None else [])
+
+
+@contextlib.contextmanager
+def recording(
+    path: str | os.PathLike[str],
+    *,
+    mode: str = 'none',
+    match: Iterable[str | Matcher] = _MATCH,
+    scrub: Scrub | None = None,
+    allow: Iterable[bytes | str] = (),
+    pauses: bool = False,
+    strict: bool = True,
+    volatile: Iterable[bytes | str] = (),
+    inner: lowhaio.Network | None = None,
+) -> Iterator[RecordingSession]:
+    """Replay a recording in place of the real network, or make one.
+
+    mode      'none'          replay; what isn't in the file fails
+              'once'          record if there is no file, otherwise replay
+              'new_episodes'  replay, and record what isn't in the file
+              'all'           record everything; what was recorded of other requests stays
+              'rewrite'       record everything, and forget what was in the file
+              'verify'        replay, then send the same requests to the real servers, and compare
+    match     what a request has in common with its exchange: 'method', 'url', 'headers', 'header:NAME', 'body', or
+              functions of the recorded request and the one that is sent
+    scrub     what is secret, besides what is by default
+    allow     what looks like a credential, and isn't
+    pauses    wait as the server did (in virtual time too)
+    strict    fail if an exchange of the file isn't asked for; not in the modes that record
+    volatile  names of header fields that may differ in 'verify', besides date and the like
+
+    An error in the block leaves the file as it was.
+    """
+    name = os.fspath(path)
+    if mode not in RECORD_MODES:
+        raise ValueError(f'expected a record mode among {", ".join(RECORD_MODES)}, got {mode!r}')
+    exists = os.path.exists(name)
+    scrub = scrub or Scrub()
+    if not exists and mode in ('none', 'verify'):
+        raise FileNotFoundError(
+            errno.ENOENT,
+            "there is no such recording; mode='once' makes it (in pytest: --lowhaio-record=once)",
+            name,
+        )
+    records = mode in ('all', 'rewrite') or (mode in ('once', 'new_episodes') and not exists)
+    under = inner or lowhaio.replace_network(None)
+    if inner is None:
+        lowhaio.replace_network(under)
+    network: Recorder | _Replay
+    if records or mode == 'new_episodes':
+        os.makedirs(os.path.dirname(name) or '.', exist_ok=True)
+    recorder = Recorder(under, os.path.dirname(name) or '.')
+    old = Recording.load(name) if exists and mode != 'rewrite' else Recording()
+    if records:
+        network = recorder
+    else:
+        network = _Replay(
+            old,
+            name=name,
+            match=match,
+            scrub=scrub,
+            pauses=pauses,
+            live=recorder if mode == 'new_episodes' else None,
+            inner=under,
+        )
+    before = lowhaio.replace_network(network)
+    try:
+        yield RecordingSession(name, mode, network)
+        if isinstance(network, _Replay):
+            network.check()
+            if unused := network.unused() if strict and mode in ('none', 'once', 'verify') else []:
+                raise AssertionError(network.describe(unused))
+            if mode == 'verify':
+                _verify(network, name, scrub, volatile, under)
+        new = recorder.finish()
+        if new.exchanges or records:
+            _keep(name, old, new, mode, scrub, match, allow)
+    finally:
+        lowhaio.replace_network(before)
+        if isinstance(network, _Replay):
+            network.shut()
+        recorder.discard()
+
+
+def _keep(
+    path: str,
+    old: Recording,
+    new: Recording,
+    mode: str,
+    scrub: Scrub,
+    match: Iterable[str | Matcher],
+    allow: Iterable[bytes | str],
+) -> None:
+    """Write what was recorded, and what stays of the file. Raises SecretFound."""
+    fresh = [scrub.exchange(exchange) for exchange in new.exchanges]
+    kept: list[RecordedExchange] = []
+    if mode == 'new_episodes':
+        kept = old.exchanges
+    elif mode == 'all':
+        replay = _Replay(Recording(), match=match)
+        asked = [_request_of(exchange) for exchange in fresh]
+        for exchange in old.exchanges:
+            recorded = _request_of(exchange)
+            if not any(not any(replay._differs(part, recorded, one) for part in replay._match) for one in asked):
+                kept.append(exchange)
+    if kept:  # the connections of both keep apart
+        most = max(exchange.connection for exchange in kept)
+        fresh = [exchange._replace(connection=exchange.connection + most) for exchange in fresh]
+    whole = Recording([*kept, *fresh])
+    if found := find_secrets(whole, allow, scrub):
+        listed = '\n  '.join(found)
+        raise SecretFound(
+            f'{path} is not written: what looks like a credential is in it. Name it to Scrub(headers=..., names=...,'
+            f' replace=...), or, if it is none, to allow:\n  {listed}'
+        )
+    whole.save(path)
+
+
+def recording_diff(
+    old: Recording, new: Recording, volatile: Iterable[bytes | str] = (), names: tuple[str, str] = ('recorded', 'now')
+) -> str:
+    """What differs between two recordings of the same requests, as a diff of their texts; '' if nothing does.
+
+    How octets came in segments, and when, is left out, and so are the values of fields that differ each time.
+    """
+    import difflib
+
+    ignored = _VOLATILE | {_octets(name).lower() for name in volatile}
+    before, after = (
+        _format([_steadied(exchange, ignored) for exchange in one.exchanges], _digest_of).splitlines()
+        for one in (old, new)
+    )
+    lines = difflib.unified_diff(before, after, *names, lineterm='')
+    return '\n'.join(lines)
+
+
+def _digest_of(segments: list[tuple[_Part, ...]]) -> tuple[str, list[int]] | None:
+    """A long body in a diff: how long it is, and which."""
+    size = sum(map(_sum, segments))
+    if size <= _SIDE_LIMIT:
+        return None
+    head = _head_length(segments)
+    digest = hashlib.sha256()
+    for part in _without_head(segments, head):
+        digest.update(_read(part))
+    return f'of-{digest.hexdigest()[:16]}', [size - head]
+
+
+def _steadied(exchange: RecordedExchange, ignored: Container[bytes]) -> RecordedExchange:
+    """An exchange without segments and pauses, and with the values of some fields left out."""
+    steps: list[Step] = []
+    for kind, same in itertools.groupby((step for step in exchange.script if not isinstance(step, Pause)), _kind_of):
+        if kind is None:
+            steps += same
+        else:
+            steps.append(_step_of(kind, [part for step in _of(same, kind) for part in _parts(step)]))
+    if _is_complete(exchange):  # then the connection's end says nothing
+        steps = [step for step in steps if not isinstance(step, Close)]
+    for at, step in enumerate(steps):
+        if isinstance(step, Send) and _size(step) <= _SIDE_LIMIT:
+            steps[at] = Send(_steadied_heads(step.data, ignored))
+    return exchange._replace(script=Script(*steps))
+
+
+def _is_complete(exchange: RecordedExchange) -> bool:
+    """Whether a response ends by what it says itself, not with the connection."""
+    heads = lowhaio.ResponseHeads(_HEAD_LIMIT)
+    framing: Any = None
+    method = next((step.data for step in exchange.script if isinstance(step, Expect)), b'').partition(b' ')[0]
+    with contextlib.suppress(HttpError):
+        for step in exchange.script:
+            if isinstance(step, Send):
+                octets = step.data
+                if framing is None:
+                    head = heads.feed(octets)
+                    if head is None:
+                        continue
+                    framing, octets = lowhaio.response_framing(method, head[0]), head[1]
+                framing.feed(octets)
+    return framing is not None and bool(framing.complete)
+
+
+def _steadied_heads(octets: bytes, ignored: Container[bytes]) -> bytes:
+    end = _head_length([(octets,)])
+    return _edited(
+        octets, [(start, stop, b'...') for name, start, stop in _line_spans(octets, 0, end) if name in ignored]
+    )
+
+
+def _verify(
+    replay: _Replay, path: str, scrub: Scrub, volatile: Iterable[bytes | str], network: lowhaio.Network | None
+) -> None:
+    """Send what was asked in a replay to the real servers, and compare. Raises RecordingChanged."""
+    expected = Recording(exchange for exchange, _ in replay.asked)
+    asked = [(exchange.origin, bytes(request.octets)) for exchange, request in replay.asked]
+    recorder = Recorder(network)
+    try:
+        _elsewhere(_ask_again(asked, recorder, replay._contexts))
+        found = Recording(
+            scrub.exchange(exchange)._replace(connection=old.connection, tls=old.tls)
+            for old, exchange in zip(expected.exchanges, recorder.finish().exchanges, strict=True)
+        )
+        difference = recording_diff(expected, found, volatile)
+    finally:
+        recorder.discard()
+    if difference:
+        raise RecordingChanged(f'{path} is not what the real servers answer now, or what they are asked:\n{difference}')
+
+
+def _elsewhere(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine on a loop of its own, in a thread of its own: this may be inside of a running loop."""
+    outcome: list[Any] = []
+
+    def run() -> None:
+        try:
+            outcome.append(asyncio.run(coroutine))
+        except BaseException as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if isinstance(outcome[0], BaseException):
+        raise outcome[0]
+    return outcome[0]
+
+
+async def _ask_again(
+    asked: Iterable[tuple[Origin, bytes]], recorder: Recorder, contexts: Mapping[Origin, ssl.SSLContext | None]
+) -> None:
+    """Send requests once more, octet by octet, each on a connection of its own, and record what is answered."""
+    for origin, octets in asked:
+        connection = await _dial_real(recorder, origin, contexts.get(origin))
+        try:
+            await _ask_once(connection, octets)
+        finally:
+            connection.close()
+
+
+async def _ask_once(connection: lowhaio.Connection, octets: bytes) -> None:
+    """Send the octets of a request, and read until its response is complete, or the server closes."""
+    method = octets.partition(b' ')[0]
+    heads = lowhaio.ResponseHeads(_HEAD_LIMIT)
+    framing: Any = None
+    with contextlib.suppress(lowhaio.HttpConnectionClosedError, lowhaio.HttpProtocolError, lowhaio.HttpTimeoutError):
+        await connection.send(octets)
+        while framing is None or not framing.complete:
+            data = await connection.receive()
+            if not data:
+                return
+            if framing is None:
+                head = heads.feed(data)
+                if head is None:
+                    continue
+                framing = lowhaio.response_framing(method, head[0])
+                data = head[1]
+            framing.feed(data)
 
 
 # 8 Conformance -------------------------------------------------------------------------------------------------------

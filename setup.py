@@ -25,7 +25,7 @@ def version() -> str:
 def conformance_files() -> list[tuple[str, Sequence[str]]]:
     """A module cannot carry data: the cases go beside the environment, where importlib.metadata finds them again."""
     return [
-        (f'share/lowhaio/{folder}', sorted(f'{folder}/{name}' for name in names if name.endswith('.json')))
+        (f'share/lowhaio/{folder}', sorted(f'{folder}/{name}' for name in names if not name.startswith('.')))
         for folder, _, names in sorted(os.walk('fixtures/conformance'))
     ]
 
@@ -82,14 +82,13 @@ setup(
     python_requires='>=3.11',
     install_requires=['aiodnsresolver>=0.0.157'],
     extras_require={'testing': TESTING, 'dev': DEVELOPMENT},
-    py_modules=['lowhaio', 'lowhaio_testing'],
+    py_modules=['lowhaio', 'lowhaio_testing', '_lowhaio_pytest'],
     # A distribution of single modules cannot be marked as typed: its types travel as stub packages.
     packages=['lowhaio-stubs', 'lowhaio_testing-stubs'],
     package_data={'lowhaio-stubs': ['*.pyi'], 'lowhaio_testing-stubs': ['*.pyi']},
     data_files=conformance_files(),
-    entry_points={
-        # 'pytest11': ['lowhaio = lowhaio_testing'],  # the pytest plugin: on once `import lowhaio_testing` costs < 5 ms
-    },
+    # A module of its own, since pytest imports it in every run, used or not: it has to cost next to nothing.
+    entry_points={'pytest11': ['lowhaio = _lowhaio_pytest']},
     classifiers=[
         'Development Status :: 4 - Beta',
         'Framework :: AsyncIO',

@@ -15,6 +15,7 @@ from lowhaio import Address, HttpError, Origin
 __all__ = [
     'ANY',
     'ILLEGAL_CHUNKINGS',
+    'RECORD_MODES',
     'Answer',
     'Ask',
     'Bandwidth',
@@ -25,6 +26,7 @@ __all__ = [
     'Close',
     'Drip',
     'Event',
+    'Exchange',
     'Expect',
     'ExpectEnd',
     'ExpectRequest',
@@ -44,6 +46,13 @@ __all__ = [
     'Payload',
     'PayloadError',
     'ReceivedRequest',
+    'RecordedExchange',
+    'RecordedRequest',
+    'Recorder',
+    'Recording',
+    'RecordingChanged',
+    'RecordingError',
+    'RecordingSession',
     'Reply',
     'ReplyFault',
     'Report',
@@ -52,6 +61,8 @@ __all__ = [
     'Result',
     'Script',
     'ScriptMismatch',
+    'Scrub',
+    'SecretFound',
     'Send',
     'ServerConnection',
     'Setting',
@@ -70,10 +81,13 @@ __all__ = [
     'chunkings',
     'command_client',
     'find_cases',
+    'find_secrets',
     'illegal_chunked',
     'last_chunk',
     'list_cases',
     'network',
+    'recording',
+    'recording_diff',
     'report_html',
     'report_json',
     'report_junit',
@@ -536,6 +550,135 @@ class VirtualTime:
     def __exit__(self, *raised: object) -> None: ...
 
 virtual_time = VirtualTime
+
+class RecordingError(ValueError): ...
+class RecordingChanged(AssertionError): ...
+class SecretFound(RecordingError): ...
+
+class RecordedExchange(NamedTuple):
+    connection: int
+    origin: Origin
+    tls: str | None
+    script: Script
+    @property
+    def request_octets(self) -> bytes: ...
+    @property
+    def response_octets(self) -> bytes: ...
+    @property
+    def request(self) -> RecordedRequest: ...
+
+class RecordedRequest:
+    method: bytes
+    target: bytes
+    fields: tuple[tuple[bytes, bytes], ...]
+    head_length: int
+    length: int
+    body: bytearray
+    octets: bytearray
+    complete: bool
+    origin: Origin | None
+    def __init__(
+        self, method: bytes, target: bytes, fields: tuple[tuple[bytes, bytes], ...], head_length: int
+    ) -> None: ...
+    def __str__(self) -> str: ...
+    def __repr__(self) -> str: ...
+    def values(self, name: bytes) -> list[bytes]: ...
+
+Octets = Send | Expect
+
+class Recording:
+    exchanges: list[RecordedExchange]
+    __hash__: ClassVar[None]
+    def __init__(self, exchanges: Iterable[RecordedExchange] = ()) -> None: ...
+    def __repr__(self) -> str: ...
+    def __eq__(self, other: object) -> bool: ...
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Recording: ...
+    @classmethod
+    def parse(cls, text: str, directory: str = '', name: str = 'recording') -> Recording: ...
+    def __str__(self) -> str: ...
+    def save(self, path: str | os.PathLike[str]) -> None: ...
+
+class Recorder(lowhaio.Network):
+    directory: str
+    def __init__(self, inner: lowhaio.Network | None = None, directory: str | None = None) -> None: ...
+    def __repr__(self) -> str: ...
+    def established(self, sock: Any, origin: Origin, address: Address) -> Any: ...
+    def recording(self) -> Recording: ...
+    def finish(self) -> Recording: ...
+    def discard(self) -> None: ...
+
+class Scrub:
+    def __init__(
+        self,
+        headers: Iterable[bytes | str] = (),
+        names: Iterable[bytes | str] = (),
+        replace: Mapping[Any, Any] | Iterable[tuple[Any, Any]] = (),
+        keep: Iterable[bytes | str] = (),
+    ) -> None: ...
+    def __repr__(self) -> str: ...
+    def request(self, request: RecordedRequest) -> RecordedRequest: ...
+    def exchange(self, exchange: RecordedExchange) -> RecordedExchange: ...
+
+def find_secrets(
+    recording: Recording | str | os.PathLike[str], allow: Iterable[bytes | str] = (), scrub: Scrub | None = None
+) -> list[str]: ...
+
+Matcher = Callable[[RecordedRequest, RecordedRequest], bool]
+
+class _StandIn(FakeNetwork):
+    pauses: bool
+    def __init__(self, inner: lowhaio.Network) -> None: ...
+    def ssl_context(self, origin: Origin, context: ssl.SSLContext | None) -> ssl.SSLContext: ...
+    def established(self, sock: Any, origin: Origin, address: Address) -> Any: ...
+    def problems(self, *, strict: bool | None = None, unmet: bool = True) -> list[str]: ...
+    def shut(self) -> None: ...
+
+class _Replay(_StandIn):
+    pauses: bool
+    asked: list[tuple[RecordedExchange, RecordedRequest]]
+    def __init__(
+        self,
+        recording: Recording,
+        *,
+        name: str = 'the recording',
+        match: Iterable[str | Matcher] = ...,
+        scrub: Scrub | None = None,
+        pauses: bool = False,
+        repeat: bool = False,
+        live: Recorder | None = None,
+        inner: lowhaio.Network | None = None,
+    ) -> None: ...
+    def unused(self) -> list[str]: ...
+
+RECORD_MODES: tuple[str, ...]
+
+class RecordingSession:
+    path: str
+    mode: str
+    def __init__(self, path: str, mode: str, network: Recorder | _Replay) -> None: ...
+    def __repr__(self) -> str: ...
+    @property
+    def is_recording(self) -> bool: ...
+    @property
+    def exchanges(self) -> list[RecordedExchange]: ...
+
+@contextlib.contextmanager
+def recording(
+    path: str | os.PathLike[str],
+    *,
+    mode: str = 'none',
+    match: Iterable[str | Matcher] = ...,
+    scrub: Scrub | None = None,
+    allow: Iterable[bytes | str] = (),
+    pauses: bool = False,
+    strict: bool = True,
+    volatile: Iterable[bytes | str] = (),
+    inner: lowhaio.Network | None = None,
+) -> Iterator[RecordingSession]: ...
+def recording_diff(
+    old: Recording, new: Recording, volatile: Iterable[bytes | str] = (), names: tuple[str, str] = ...
+) -> str: ...
 
 class CaseError(ValueError): ...
 

@@ -239,10 +239,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[set[str], set[str]]
 def test_wheel_carries_modules_stubs_and_cases_only(built: tuple[set[str], set[str]]) -> None:
     version = lowhaio.__version__
     data = f'lowhaio-{version}.data/data/share/lowhaio/'
-    cases = {f'{data}{path.relative_to(ROOT)}' for path in (ROOT / 'fixtures/conformance').rglob('*.json')}
+    cases = {f'{data}{path.relative_to(ROOT)}' for path in (ROOT / 'fixtures/conformance').rglob('*.*')}
+    assert cases
     about = {'METADATA', 'WHEEL', 'RECORD', 'top_level.txt', 'licenses/LICENSE', 'entry_points.txt'}
     wheel = built[0]
     assert {name for name in wheel if '.dist-info/' not in name} == {
+        '_lowhaio_pytest.py',
         'lowhaio.py',
         'lowhaio_testing.py',
         'lowhaio-stubs/__init__.pyi',

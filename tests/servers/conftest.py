@@ -1,25 +1,14 @@
-"""The fleet as fixtures. LOWHAIO_SERVERS=1 makes a server that is not installed a failure instead of a skip."""
+"""The fleet as fixtures."""
 
 from __future__ import annotations
 
-import os
 import ssl
 from collections.abc import Callable, Iterator
 
 import pytest
-from servers.fleet import Fleet, MissingServer, Server
+from servers.fleet import Fleet, MissingServer, Server, missing
 
 StartServer = Callable[[str], Server]
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line('markers', 'slow: takes seconds to a minute, for instance because it moves a GiB')
-
-
-def missing(error: MissingServer) -> None:
-    if os.environ.get('LOWHAIO_SERVERS') == '1':
-        pytest.fail(f'{error}, and LOWHAIO_SERVERS=1 says that every server has to be there')
-    pytest.skip(str(error))
 
 
 @pytest.fixture(scope='session')
@@ -40,7 +29,6 @@ def start_server(fleet: Fleet) -> StartServer:
             return fleet.server(name)
         except MissingServer as error:
             missing(error)
-            raise
 
     return start
 

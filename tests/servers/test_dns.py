@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import pathlib
 import socket
 import time
@@ -11,9 +12,9 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
-from aiodnsresolver import TYPES, Message, QuestionRecord, Resolver, pack
+from aiodnsresolver import TYPES, Message, QuestionRecord, Resolver, pack, parse
 from servers.counting import Counts, counting_pool
-from servers.fleet import Fleet, MissingServer, Process, find_program, free_ports
+from servers.fleet import Fleet, MissingServer, Process, find_program, free_ports, missing
 from wire import NameServer, Peer, black_hole, name_server, serve
 
 import lowhaio
@@ -88,7 +89,7 @@ class Dnsmasq:
         command = [program, '--keep-in-foreground', '--conf-file=/dev/null', '--no-resolv', '--no-hosts', '--no-daemon']
         command += [f'--port={port}', '--listen-address=127.0.0.1', '--bind-interfaces', f'--addn-hosts={self._hosts}']
         command += ['--local-ttl=1', '--local=/test/', '--cname=alias.test,plain.test', '--cname=first.test,alias.test']
-        command += ['--pid-file=', '--user=root'] if _is_root() else ['--pid-file=']
+        command += ['--pid-file=', '--user=root'] if os.geteuid() == 0 else ['--pid-file=']
         self.process: Process = fleet.run(f'dnsmasq-{port}', command)
         self.process.wait_until(self.answers)
 
@@ -108,8 +109,6 @@ class Dnsmasq:
             time.sleep(0.02)
 
     def ask(self, name: str) -> set[bytes]:
-        from aiodnsresolver import parse
-
         query = pack(Message(1, 0, 0, 0, 0, 1, 0, 0, 0, (QuestionRecord(name.encode(), TYPES.A, 1),), (), (), ()))
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             sock.settimeout(0.5)
@@ -124,21 +123,12 @@ class Dnsmasq:
         return bool(self.ask('plain.test'))
 
 
-def _is_root() -> bool:
-    import os
-
-    return os.geteuid() == 0
-
-
 @pytest.fixture
 def dnsmasq(fleet: Fleet, tmp_path: pathlib.Path) -> Iterator[Dnsmasq]:
     try:
         server = Dnsmasq(fleet, tmp_path)
     except MissingServer as error:
-        from servers.conftest import missing
-
         missing(error)
-        raise
     yield server
     server.process.stop()
 
@@ -362,8 +352,6 @@ async def test_the_name_server_speaks_dns() -> None:
 
 
 def _ask(names: NameServer, name: bytes, kind: int) -> tuple[int, list[tuple[int, int, bytes]]]:
-    from aiodnsresolver import parse
-
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(5)
         sock.sendto(

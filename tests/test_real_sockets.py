@@ -1,0 +1,68 @@
+"""What only the kernel's sockets do: resets with octets still unread, on whichever event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import threading
+from collections.abc import Iterator
+
+import pytest
+import trustme
+from wire import Peer, hard_limit, serve
+
+import lowhaio
+
+pytestmark = pytest.mark.asyncio
+
+
+@pytest.fixture(autouse=True)
+def ends() -> Iterator[None]:
+    with hard_limit(20):
+        yield
+
+
+@pytest.mark.parametrize('scheme', ['http', 'https'])
+async def test_octets_before_a_reset_are_read_and_the_reset_is_noticed_at_once(scheme: str) -> None:
+    """uvloop tells of a socket in error only once, however much there is to read."""
+    authority = trustme.CA()
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert('127.0.0.1').configure_cert(tls)
+    was_reset = threading.Event()
+    sent = bytes(20_000)
+
+    def script(peer: Peer) -> None:
+        peer.head()
+        peer.send(b'HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n')
+        for start in range(0, len(sent), 5_000):
+            peer.send(sent[start : start + 5_000])
+        peer.reset()
+        was_reset.set()
+
+    with serve(script, tls=tls if scheme == 'https' else None) as server:
+        context = ssl.create_default_context(cadata=authority.cert_pem.bytes().decode())
+        async with lowhaio.Pool(get_ssl_context=lambda: context, recv_bufsize=1_000, socket_timeout=5) as request:
+            _, _, body = await request(b'GET', server.origin)
+            assert was_reset.wait(5)
+            received = 0
+            async with asyncio.timeout(2):
+                with pytest.raises(lowhaio.HttpConnectionClosedError):
+                    async for piece in body:
+                        received += len(piece)
+            assert received == len(sent)
+
+
+async def test_a_reset_while_idle_costs_the_next_request_nothing() -> None:
+    was_reset = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.answer(b'%d' % peer.number)
+        if peer.number == 0:
+            peer.reset()
+            was_reset.set()
+
+    with serve(script) as server:
+        async with lowhaio.Pool() as request:
+            assert await lowhaio.buffered((await request(b'POST', server.origin))[2]) == b'0'
+            assert was_reset.wait(5)
+            assert await lowhaio.buffered((await request(b'POST', server.origin))[2]) == b'1'
