@@ -6,15 +6,26 @@ companion before a fixture is asked for. What the fixtures do is in lowhaio_test
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from lowhaio_testing import FakeNetwork, VirtualTime
+    from lowhaio_testing import FakeNetwork, RecordingSession, VirtualTime
 
 _NETWORKS = pytest.StashKey[list[Any]]()
+_RECORDING = pytest.StashKey['tuple[contextlib.ExitStack, RecordingSession]']()
+_RECORD_MODES = ('none', 'once', 'new_episodes', 'all', 'rewrite', 'verify')
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.getgroup('lowhaio').addoption(
+        '--lowhaio-record',
+        choices=_RECORD_MODES,
+        help='the mode of every lowhaio_recording; without it, what the marker says, or none: replay only',
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -30,8 +41,17 @@ def pytest_configure(config: pytest.Config) -> None:
         " deselect them by -m 'not lowhaio_virtual_time'",
     )
 
+    config.addinivalue_line(
+        'markers',
+        "lowhaio_recording(file=None, mode='none', ...): replay the recorded exchanges of a file beside the test, or"
+        ' record them; see lowhaio_testing.recording for all that can be said',
+    )
+
 
 def pytest_itemcollected(item: pytest.Item) -> None:
+    names = getattr(item, 'fixturenames', None)
+    if names is not None and item.get_closest_marker('lowhaio_recording') and 'lowhaio_recording' not in names:
+        names.insert(0, 'lowhaio_recording')
     if 'lowhaio_virtual_time' in getattr(item, 'fixturenames', ()):
         item.add_marker('lowhaio_virtual_time')
 
@@ -45,11 +65,27 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
         for network in item.stash.get(_NETWORKS, ()):
             if found := network.problems():
                 item.add_report_section('call', 'the fake network', '\n\n'.join(found))
+        _abort_recording(item)
         raise
     for network in item.stash.get(_NETWORKS, ()):
         if found := network.problems():
+            _abort_recording(item)
             pytest.fail(network.describe(found), pytrace=False)
+    if _RECORDING in item.stash:
+        stack, _ = item.stash[_RECORDING]
+        try:
+            stack.close()
+        except (AssertionError, ValueError) as error:
+            pytest.fail(str(error), pytrace=False)
     return result
+
+
+def _abort_recording(item: pytest.Item) -> None:
+    """What a test that fails has recorded is worth nothing."""
+    if _RECORDING in item.stash:
+        stack, session = item.stash[_RECORDING]
+        session.abort()
+        stack.close()
 
 
 @pytest.fixture
@@ -80,3 +116,28 @@ def lowhaio_virtual_time() -> Iterator[VirtualTime]:
 
     with lowhaio_testing.VirtualTime() as clock:
         yield clock
+
+
+@pytest.fixture
+def lowhaio_recording(request: pytest.FixtureRequest) -> Iterator[RecordingSession]:
+    """Replay what was recorded for this test, or record it: by the marker of the same name, or --lowhaio-record.
+
+    The file is recordings/MODULE/TEST.txt beside the test, or what the marker says. A test that fails records nothing.
+    """
+    import lowhaio_testing
+
+    settings: dict[str, Any] = {}
+    for mark in reversed([*request.node.iter_markers('lowhaio_recording')]):
+        if len(mark.args) > 1:
+            raise pytest.UsageError('expected one file at most in @pytest.mark.lowhaio_recording')
+        settings.update(mark.kwargs, **({'file': mark.args[0]} if mark.args else {}))
+    path = lowhaio_testing._recording_path(request.node, settings.pop('file', None))
+    settings['mode'] = request.config.getoption('--lowhaio-record') or settings.get('mode', 'none')
+    with contextlib.ExitStack() as stack:
+        try:
+            session = stack.enter_context(lowhaio_testing.recording(path, **settings))
+        except (TypeError, FileNotFoundError) as error:
+            pytest.fail(f'{request.node.nodeid}: {error}', pytrace=False)
+        request.node.stash[_RECORDING] = stack, session
+        yield session
+        session.abort()  # it is over already, unless the test didn't run

@@ -5655,15 +5655,20 @@ _VOLATILE = frozenset(
 class RecordingSession:
     """What a `recording` does while it lasts."""
 
-    __slots__ = ('_network', 'mode', 'path')
+    __slots__ = ('_aborted', '_network', 'mode', 'path')
 
     def __init__(self, path: str, mode: str, network: Recorder | _Replay) -> None:
+        self._aborted = False
         self.path = path
         self.mode = mode
         self._network = network
 
     def __repr__(self) -> str:
         return f'<RecordingSession {self.path}, {self.mode}, {len(self.exchanges)} exchanges>'
+
+    def abort(self) -> None:
+        """Neither write nor check anything at the end, as after an error."""
+        self._aborted = True
 
     @property
     def is_recording(self) -> bool:
@@ -5744,7 +5749,10 @@ def recording(
         )
     before = lowhaio.replace_network(network)
     try:
-        yield RecordingSession(name, mode, network)
+        session = RecordingSession(name, mode, network)
+        yield session
+        if session._aborted:
+            return
         if isinstance(network, _Replay):
             network.check()
             if unused := network.unused() if strict and mode in ('none', 'once', 'verify') else []:
@@ -8786,6 +8794,43 @@ def _run_command(args: Any, cases: Sequence[Case], factories: Sequence[Any]) -> 
 # The hooks and fixtures themselves are in _lowhaio_pytest.py, which has to cost nothing where it isn't used. The
 # fixture lowhaio_network is a FakeNetwork, `installed`, with what the marker `lowhaio` says; what it found wrong fails
 # the test itself, not its teardown. The fixture lowhaio_virtual_time is a VirtualTime, and marks its tests.
+
+
+def _recording_path(test: Any, said: str | None) -> str:
+    """The file of a test's recording, beside the test: recordings/MODULE/TEST.txt, or what its marker says.
+
+    A parameter is told by its name and value, in the order of the names: so neither another decorator, nor another
+    event loop (AnyIO's backends, the loops of pytest-asyncio) gives a test another file.
+    """
+    folder = os.path.dirname(test.path)
+    if said is not None:
+        return os.path.join(folder, said)
+    name = test.originalname if test.cls is None else f'{test.cls.__qualname__}.{test.originalname}'
+    callspec = getattr(test, 'callspec', None)
+    parts = []
+    params: dict[str, Any] = {} if callspec is None else callspec.params
+    for argument, value in sorted(params.items()):
+        if argument not in _NOT_OF_THE_TEST:
+            parts.append(f'{argument}={_parameter(value, getattr(callspec, "indices", {}).get(argument, 0))}')
+    if parts:
+        name += f'[{",".join(parts)}]'
+    safe = re.sub(r'[^\w.,=\[\]+-]', '_', name)
+    if safe != name or len(safe) > 120:  # what differs stays apart
+        safe = f'{safe[:100]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}'
+    return os.path.join(folder, 'recordings', os.path.splitext(os.path.basename(test.path))[0], f'{safe}.txt')
+
+
+_NOT_OF_THE_TEST = frozenset(('anyio_backend', 'anyio_backend_name', 'event_loop_policy', '_asyncio_loop_factory'))
+
+
+def _parameter(value: Any, index: int) -> str:
+    """What stands for a parameter's value; for one without a name of its own, its place among the values."""
+    if value is None or isinstance(value, (str, int, float)):
+        return str(value)
+    if isinstance(value, bytes):
+        return value.decode('ascii', 'backslashreplace')
+    name = getattr(value, '__name__', None) or getattr(value, 'name', None)
+    return name if isinstance(name, str) else str(index)
 
 
 # 10 Command line -----------------------------------------------------------------------------------------------------
