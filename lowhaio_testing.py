@@ -72,6 +72,7 @@ import weakref
 import zlib
 from collections import deque
 from collections.abc import (
+    AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
     Awaitable,
@@ -1556,12 +1557,17 @@ class ServerConnection:
 
         async def run() -> None:
             nonlocal taken
-            async for piece in source:
-                taken = self._loop.create_future()
-                pieces.append(piece)
-                resume()
-                if not await taken:
-                    return
+            iterator = aiter(source)
+            try:
+                async for piece in iterator:
+                    taken = self._loop.create_future()
+                    pieces.append(piece)
+                    resume()
+                    if not await taken:
+                        return
+            finally:
+                if isinstance(iterator, AsyncGenerator):
+                    await iterator.aclose()
 
         def register(step: Callable[[], None]) -> Callable[[], object]:
             nonlocal wake
@@ -2592,13 +2598,13 @@ class Reply:
         close: bool = False,
         early: bool = False,
         raw: bytes | None = None,
-        faults: ReplyFault | Iterable[ReplyFault] = (),
+        faults: Fault | Iterable[Fault] = (),
     ) -> None:
         if pieces is not None and segments is not None:
             raise ValueError('expected pieces of the body or segments of the reply, got both')
         self.early = early
         self.close = close
-        self.faults: tuple[ReplyFault, ...] = (faults,) if isinstance(faults, ReplyFault) else tuple(faults)
+        self.faults: tuple[Any, ...] = (faults,) if isinstance(faults, Fault) else tuple(faults)
         for fault in self.faults:
             if fault.phase != 'reply':
                 raise ValueError(f'expected faults of a reply, got {fault!r}: say it by server.fault')
@@ -3010,7 +3016,13 @@ def _diff(expected: list[str], received: list[str]) -> list[str]:
     """The lines of both, - and +; of long stretches that are the same, only the ends."""
     import difflib
 
-    lines = [line for line in difflib.ndiff(expected, received) if line[0] != '?']
+    lines: list[str] = []
+    for tag, a, b, c, d in difflib.SequenceMatcher(None, expected, received, autojunk=False).get_opcodes():
+        if tag == 'equal':
+            lines += [f'  {line}' for line in expected[a:b]]
+        else:
+            lines += [f'- {line}' for line in expected[a:b]]
+            lines += [f'+ {line}' for line in received[c:d]]
     changed = [at for at, line in enumerate(lines) if line[0] != ' ']
     near = {at for change in changed for at in range(change - 3, change + 4)}
     shown: list[str] = []
@@ -3158,7 +3170,7 @@ class FakeServer:
         request.expectation = expectation
         answer = expectation._next_answer()
         expectation.requests.append(request)
-        faults: tuple[ReplyFault, ...] = ()
+        faults: tuple[Any, ...] = ()
         if callable(answer):
             answer = await self._handled(answer, request)
         if isinstance(answer, Reply):

@@ -388,7 +388,7 @@ class ReceivedRequest:
 class Reply:
     early: bool
     close: bool
-    faults: tuple[ReplyFault, ...]
+    faults: tuple[Any, ...]
     def __init__(
         self,
         status: bytes | str | int = 200,
@@ -405,7 +405,7 @@ class Reply:
         close: bool = False,
         early: bool = False,
         raw: bytes | None = None,
-        faults: ReplyFault | Iterable[ReplyFault] = (),
+        faults: Fault | Iterable[Fault] = (),
     ) -> None: ...
     def __repr__(self) -> str: ...
 
@@ -658,6 +658,7 @@ class RecordingSession:
     mode: str
     def __init__(self, path: str, mode: str, network: Recorder | _Replay) -> None: ...
     def __repr__(self) -> str: ...
+    def abort(self) -> None: ...
     @property
     def is_recording(self) -> bool: ...
     @property
