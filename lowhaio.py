@@ -760,13 +760,21 @@ def parse_response_head(
 
     Raises HttpProtocolError (at once if the first octets aren't HTTP/), and HttpHeaderTooLong.
     """
-    split = split_head(buffer, limit, scanned)
+    try:
+        split = split_head(buffer, limit, scanned)
+    except HttpDataError:
+        _check_start(buffer)  # what isn't HTTP at all is told as that
+        raise
     if split is None:
-        if not b'HTTP/'.startswith(buffer[:5]):
-            raise HttpProtocolError(f'expected a response that begins with HTTP/, got {_shown(bytes(buffer[:40]))}')
+        _check_start(buffer)
         return None
     status_line, lines, consumed = split
     return ResponseHead(status_line, parse_fields(lines)), consumed
+
+
+def _check_start(buffer: bytes | bytearray) -> None:
+    if not b'HTTP/'.startswith(buffer[:5]):
+        raise HttpProtocolError(f'expected a response that begins with HTTP/, got {_shown(bytes(buffer[:40]))}')
 
 
 class ResponseHeads:
@@ -1192,7 +1200,12 @@ def _drive(step: Any, stop: asyncio.Future[None], awaited: Any = _NOT_STARTED) -
     error: BaseException | None = None
     while True:
         if awaited is not _NOT_STARTED:
-            error = yield from _wait(awaited, None if stopped else stop)
+            try:
+                error = yield from _wait(awaited, None if stopped else stop)
+            except GeneratorExit:  # nobody waits any more: the step is told, which throwing does in every Python
+                with contextlib.suppress(Exception, GeneratorExit):
+                    step.throw(GeneratorExit())
+                raise
             if error is None and not stopped and stop.done() and (awaited is None or not awaited.done()):
                 stopped = True
                 error = asyncio.CancelledError()
@@ -1356,7 +1369,7 @@ class Connection:
             if self._timer is not None:
                 self._timer.cancel()
             self._timer_at = deadline
-            self._timer = self._loop.call_at(deadline, self._on_time)
+            self._timer = self._loop.call_at(deadline, _fire, weakref.ref(self))
 
     def _on_time(self) -> None:
         self._timer = None
@@ -1367,7 +1380,7 @@ class Connection:
         if self._loop.time() < self._deadline:
             if self._deadline < math.inf:
                 self._timer_at = self._deadline
-                self._timer = self._loop.call_at(self._deadline, self._on_time)
+                self._timer = self._loop.call_at(self._deadline, _fire, weakref.ref(self))
         elif waiter is None:
             self.close()
         elif not waiter.done():
@@ -1680,6 +1693,15 @@ class Connection:
             failure = HttpDataError(f'the connection failed while {doing}: {error}: {self!r}')
         failure.__cause__ = error
         return failure
+
+
+def _fire(reference: Callable[[], Connection | None]) -> None:
+    """The time of a connection has come, if there still is one. Held weakly, so that a connection that nobody closed,
+    on a loop that has ended, is gone at once, and closes its socket before the garbage collector warns of it.
+    """
+    connection = reference()
+    if connection is not None:
+        connection._on_time()
 
 
 def _no_lane() -> None:
@@ -2126,10 +2148,10 @@ class _Source:
         if self._step is not None:
             return _SUSPENDED
         self.begun = True
-        step: Any = self._iterator.__anext__()
-        if not hasattr(step, 'send'):
-            step = _awaiting(step)
         try:
+            step: Any = self._iterator.__anext__()
+            if not hasattr(step, 'send'):
+                step = _awaiting(step)
             self._awaited = step.send(None)
         except StopIteration as end:
             return self._checked(end.value)
