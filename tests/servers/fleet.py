@@ -566,11 +566,17 @@ $SERVER["socket"] == "127.0.0.1:{tls_port}" {{
         return self._http('aiohttp', [command], ports)
 
     def _start_tinyproxy(self) -> Server:
-        program, ports = find_program('tinyproxy'), free_ports(2)
+        return self._tinyproxy('tinyproxy', '')
+
+    def _start_tinyproxy_with_password(self) -> Server:
+        return self._tinyproxy('tinyproxy_with_password', 'BasicAuth user secret')
+
+    def _tinyproxy(self, name: str, further: str) -> Server:
+        program, ports = find_program('tinyproxy'), free_ports(1)
         # Its origins are asked for on purpose: a CONNECT to any other port is refused with 403.
         origin = self.server('node')
         config = self._write(
-            'tinyproxy.conf',
+            f'{name}.conf',
             f"""
 Port {ports[0]}
 Listen 127.0.0.1
@@ -579,9 +585,9 @@ MaxClients 50
 LogLevel Connect
 Allow 127.0.0.1
 ConnectPort {origin.tls_port}
-BasicAuth user secret
+{further}
 """,
         )
-        process = self.run('tinyproxy', [program, '-d', '-c', config])
+        process = self.run(name, [program, '-d', '-c', config])
         process.wait_until(accepts(ports[0]))
-        return Server('tinyproxy', f'http://localhost:{ports[0]}', '', ports[0], 0, log=process.log)
+        return Server(name, f'http://localhost:{ports[0]}', '', ports[0], 0, log=process.log)
