@@ -1531,7 +1531,7 @@ class Connection:
                     if not self.closed:
                         self._loop.remove_writer(self._fd)
         except OSError as error:
-            self.lost = self._failure(error, 'sending')
+            self.lost = self.error or self._failure(error, 'sending')
             self._outbox.clear()
         return self.lost is None
 
@@ -1643,6 +1643,8 @@ class Connection:
         for waiter in (self._receiving, self._sending):
             if waiter is not None and not waiter.done():
                 waiter.set_exception(error)
+        if self._listener is not None:
+            self._listener(error)
         self.close()
 
     def close(self) -> None:
