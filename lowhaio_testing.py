@@ -163,6 +163,7 @@ __all__ = [
     'find_cases',
     'find_secrets',
     'illegal_chunked',
+    'installed',
     'last_chunk',
     'list_cases',
     'network',
@@ -174,6 +175,7 @@ __all__ = [
     'report_table',
     'responses',
     'segmentations',
+    'sweep',
     'virtual_time',
 ]
 
@@ -1346,7 +1348,8 @@ class ServerConnection:
 
     def _receive(self, data: bytes) -> None:
         if self._limit is not None and len(self.received) + len(data) >= self._limit[0]:
-            self._cut_request(data[: self._limit[0] - len(self.received)])
+            at = self._limit[0] - len(self.received)
+            self._cut_request(data[:at], data[at:])
         else:
             self.received += data
             self._take(data)
@@ -1364,25 +1367,31 @@ class ServerConnection:
 
     def _limit_request(self, octets: int, cut: _Cut) -> None:
         """Let something happen behind so many octets of what is received."""
-        if len(self.received) < octets:
-            self._limit = octets, cut
-        else:
-            excess = len(self.received) - octets
-            del self.received[octets:], self._buffer[len(self._buffer) - excess :]
-            self._limit = octets, cut
-            self._cut_request(b'')
+        self._limit = octets, cut
+        excess = len(self.received) - octets
+        if excess >= 0:
+            kept = len(self._buffer) - excess
+            rest = bytes(self._buffer[kept:])
+            del self.received[octets:], self._buffer[kept:]
+            self._cut_request(b'', rest)
 
-    def _cut_request(self, data: bytes) -> None:
+    def _cut_request(self, data: bytes, rest: bytes) -> None:
+        """Take what comes before the limit, and do what happens there."""
         assert self._limit is not None
         (_, cut), self._limit = self._limit, None
         self.received += data
         self._take(data)
         self._wake()
+
+        def go_on() -> None:
+            self._received(rest)
+            self._wire.start_reading()
+
         for step in cut._instead():
             if isinstance(step, Pause):
                 self._wire.stop_reading()
                 if not math.isinf(step.seconds):
-                    self._loop.call_later(step.seconds, self._wire.start_reading)
+                    self._loop.call_later(step.seconds, go_on)
             else:
                 self._close_by(step)
 
@@ -1447,7 +1456,7 @@ class ServerConnection:
         """Raise it in the client, at its next read, and at the end of the test."""
         failure.__traceback__ = None  # of the server's side, which tells the test's author nothing
         self.failure = failure
-        self.server.network._failures.append(failure)
+        self.server.network._failed(failure)
         self._closed('server')
         if self._wire.is_real and (self._wire.tls is None or self._wire.secured):
             said = f'{failure}\n'.encode()
@@ -1910,6 +1919,11 @@ class FakeNetwork(lowhaio.Network):
         loop = asyncio.get_running_loop()
         self._loops.add(loop)
         _loops_used.add(loop)
+        for virtual in _virtual_times:
+            try:
+                virtual._bind(loop)  # nothing to do on the loops that it works on
+            except RuntimeError as error:
+                raise self._failed(FakeNetworkError(str(error))) from None
         if origin.host in self._allowed:
             real = await self.inner.resolve(origin, family, get_logger_adapter)
             self._let_through.update(address.sockaddr for address in real)
@@ -2072,6 +2086,11 @@ class FakeNetwork(lowhaio.Network):
     def _unexpected(self, message: str) -> UnexpectedRequest:
         where = _where()
         failure = UnexpectedRequest(f'{message}\n  asked for at {where}' if where else message)
+        self._failed(failure)
+        return failure
+
+    def _failed(self, failure: FakeNetworkError) -> FakeNetworkError:
+        """Keep a failure for the end of the test."""
         self._failures.append(failure)
         return failure
 
@@ -3500,7 +3519,7 @@ class _Rule:
 
 async def sweep(
     scenario: Callable[[FakeNetwork], Awaitable[object]],
-    faults: Iterable[Fault | Callable[[int], Fault]] = (TruncateAt, ResetAt),
+    faults: Iterable[Any] = (TruncateAt, ResetAt),
     *,
     step: int = 1,
     trust: bool = False,
@@ -3513,10 +3532,11 @@ async def sweep(
 
         await lowhaio_testing.sweep(scenario)
 
-    First it has to succeed with no failure at all. Then TruncateAt, ResetAt, StallAt happen behind each octet of each
-    reply (each `step`th), or of each request by `functools.partial(ResetAt, of='request')`; another fault, such as
-    FailConnect(), at each of the connections, handshakes or replies. What is expected need not be asked for then; but
-    all that the scenario asserts has to hold, and nothing may be left open. Gives the number of failures tried.
+    First the scenario has to succeed with no failure at all. Then what is in `faults` happens: a function from an octet
+    to a Fault, such as TruncateAt, ResetAt and StallAt, behind each octet (each `step`th) of each reply, or of each
+    request by `functools.partial(ResetAt, of='request')`; a Fault, such as FailConnect(), at each connection, handshake
+    or reply. What is expected need not be asked for then; but all that the scenario asserts has to hold, and nothing
+    may be left open. Gives the number of failures tried.
     """
     clean = FakeNetwork(trust=trust)
     with installed(clean):
@@ -3544,9 +3564,7 @@ async def sweep(
     return tried
 
 
-def _failures_of(
-    clean: FakeNetwork, faults: Iterable[Fault | Callable[[int], Fault]], step: int
-) -> Iterator[tuple[Fault, int, str]]:
+def _failures_of(clean: FakeNetwork, faults: Iterable[Any], step: int) -> Iterator[tuple[Fault, int, str]]:
     """Each failure to try: the fault, how many of the operations that it applies to go well before, and in words."""
     connections = [f'of connection {number}' for number, _ in enumerate(clean.connections, 1)]
     handshakes = [
@@ -3611,12 +3629,12 @@ class VirtualTime:
             self._held -= 1
 
     def __enter__(self) -> VirtualTime:
-        if not _virtual_times:
-            asyncio.BaseEventLoop.run_forever = _run_forever  # type: ignore[method-assign,assignment]
-        _virtual_times.append(self)
         running = asyncio._get_running_loop()
         if running is not None:
             self._bind(running)
+        if not _virtual_times:
+            asyncio.BaseEventLoop.run_forever = _run_forever  # type: ignore[method-assign,assignment]
+        _virtual_times.append(self)
         return self
 
     def __exit__(self, *raised: object) -> None:

@@ -83,6 +83,7 @@ __all__ = [
     'find_cases',
     'find_secrets',
     'illegal_chunked',
+    'installed',
     'last_chunk',
     'list_cases',
     'network',
@@ -94,6 +95,7 @@ __all__ = [
     'report_table',
     'responses',
     'segmentations',
+    'sweep',
     'virtual_time',
 ]
 
@@ -533,7 +535,7 @@ class FailHandshake(Fault):
 
 async def sweep(
     scenario: Callable[[FakeNetwork], Awaitable[object]],
-    faults: Iterable[Fault | Callable[[int], Fault]] = ...,
+    faults: Iterable[Any] = ...,
     *,
     step: int = 1,
     trust: bool = False,
