@@ -454,7 +454,6 @@ async def test_slow_body_delays_no_head(net: FakeNetwork, url: str) -> None:
         assert await fetch(request, url, b'POST', body=body()) == b'ok'
 
 
-@pytest.mark.xfail(strict=True, reason='an iterator that ends without a coroutine is not understood')
 async def test_body_that_awaits_anything(net: FakeNetwork) -> None:
     server = net.server(HTTP)
     server.expect().reply(body=b'ok').always()
@@ -1096,7 +1095,6 @@ def unraisable_hook(into: list[Any]) -> Callable[[], None]:
     return undo
 
 
-@pytest.mark.xfail(strict=True, reason='a timer keeps the connection from being closed in time')
 async def test_pool_and_bodies_that_nobody_closed_leave_no_warning() -> None:
     """Idle connections, plain and TLS, and a body half read, when the loop is closed and the garbage collected."""
     unraisable: list[Any] = []
