@@ -141,3 +141,17 @@ def lowhaio_recording(request: pytest.FixtureRequest) -> Iterator[RecordingSessi
         request.node.stash[_RECORDING] = stack, session
         yield session
         session.abort()  # it is over already, unless the test didn't run
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_recording_configure(config: pytest.Config, vcr: Any) -> None:
+    """pytest-recording is about to use a cassette: let it hold what goes through lowhaio, too."""
+    import lowhaio_testing
+
+    use_cassette = vcr.use_cassette
+
+    def use_cassette_with_lowhaio(path: Any = None, **settings: Any) -> Any:
+        others = [patch for patch in settings.get('custom_patches', ()) if patch not in lowhaio_testing.vcr_patches()]
+        return use_cassette(path, **{**settings, 'custom_patches': (*others, *lowhaio_testing.vcr_patches())})
+
+    vcr.use_cassette = use_cassette_with_lowhaio

@@ -68,6 +68,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 import weakref
 import zlib
 from collections import deque
@@ -121,6 +122,7 @@ __all__ = [
     'HalfClose',
     'HttpClientClient',
     'Latency',
+    'LossWarning',
     'LowhaioClient',
     'Pause',
     'Payload',
@@ -153,6 +155,7 @@ __all__ = [
     'StopReading',
     'TruncateAt',
     'UnexpectedRequest',
+    'VcrSeam',
     'VirtualTime',
     'Wait',
     'check_client',
@@ -176,6 +179,7 @@ __all__ = [
     'responses',
     'segmentations',
     'sweep',
+    'vcr_patches',
     'virtual_time',
 ]
 
@@ -5318,6 +5322,9 @@ class _StandIn(FakeNetwork):
     def _lived(self, turn: _Turn, octets: bytes | None, step: Step | None) -> None:
         """Octets that a real server answered, or how the connection ended; None and None is the end of the response."""
 
+    def _failed(self, turn: _Turn) -> None:
+        """No real server could be reached."""
+
     # The seam
 
     def ssl_context(self, origin: Origin, context: ssl.SSLContext | None) -> ssl.SSLContext:
@@ -5482,7 +5489,12 @@ class _StandIn(FakeNetwork):
             else:
                 self._lived(turn, None, None)
                 upstream.rest(60)
+        except asyncio.CancelledError:  # the client has gone away
+            if watched.upstream is not None:
+                watched.upstream.close()
+            raise
         except HttpError as error:  # no real server: the client gets what it would have got
+            self._failed(turn)
             connection.failure = error  # type: ignore[assignment]
             connection._close_by(Close(notify=False))
 
@@ -5972,6 +5984,287 @@ async def _ask_once(connection: lowhaio.Connection, octets: bytes) -> None:
                 framing = lowhaio.response_framing(method, head[0])
                 data = head[1]
             framing.feed(data)
+
+
+# vcrpy: its cassettes in place of real servers, through its own public interface
+
+
+class LossWarning(UserWarning):
+    """A format doesn't hold what is put into it."""
+
+
+_FRAMING_NAMES = frozenset((b'content-length', b'transfer-encoding'))
+
+
+class _VcrNetwork(_StandIn):
+    """A cassette of vcrpy in place of real servers: it decides, matches, filters and stores; the octets are ours."""
+
+    def __init__(self, cassette: Any, inner: lowhaio.Network) -> None:
+        super().__init__(inner)
+        self._cassette = cassette
+        self._asked: list[tuple[RecordedRequest, Any]] = []  # of real servers, in order
+        self._answers: dict[int, list[bytes]] = {}
+        self._kept: list[tuple[int, Any]] = []  # their places in that order, and their interactions in the cassette
+
+    def _knows(self, origin: Origin) -> bool:
+        return True
+
+    def _decide(self, request: RecordedRequest) -> Any:
+        if not request.complete:
+            return None
+        errors = _need('vcr.errors', 'a cassette of vcrpy')
+        asked = self._request(request, bytes(request.body) or None)
+        if not self._cassette.can_play_response_for(asked) and not request.body:
+            # For some clients a request without a body has none, for others an empty one
+            other = self._request(request, b'')
+            asked = other if self._cassette.can_play_response_for(other) else asked
+        if self._cassette.can_play_response_for(asked):
+            return _exchange_of_message(request, self._cassette.play_response(asked))
+        if self._cassette.write_protected and self._cassette.filter_request(asked):
+            raise errors.CannotOverwriteExistingCassetteException(cassette=self._cassette, failed_request=asked)
+        self._answers[id(request)] = []
+        self._asked.append((request, asked))
+        return _LIVE
+
+    @staticmethod
+    def _request(request: RecordedRequest, body: bytes | None) -> Any:
+        headers: dict[str, str] = {}
+        for name, value in request.fields:
+            key, text = name.decode('ascii'), value.decode('latin-1')
+            headers[key] = f'{headers[key]}, {text}' if key in headers else text
+        assert request.origin is not None
+        url = _url(request.origin) + request.target.decode('ascii')
+        return _need('vcr.request', 'a cassette of vcrpy').Request(request.method.decode(), url, body, headers)
+
+    def _lived(self, turn: _Turn, octets: bytes | None, step: Step | None) -> None:
+        segments = self._answers.get(id(turn.request))
+        if segments is None:
+            return
+        if octets is not None:
+            segments.append(octets)
+            return
+        del self._answers[id(turn.request)]
+        place = next(at for at, (request, _) in enumerate(self._asked) if request is turn.request)
+        try:
+            message = _message_of(turn.request.method, segments, ended=isinstance(step, Close) and step.notify)
+        except HttpError as error:
+            warnings.warn(f'{turn.request} is not in the cassette: {error}', LossWarning, stacklevel=2)
+            return
+        self._append(place, message)
+
+    def _failed(self, turn: _Turn) -> None:
+        self._answers.pop(id(turn.request), None)
+
+    def _append(self, place: int, message: dict[str, Any]) -> None:
+        """Put an interaction behind those of earlier requests, and before those of later ones."""
+        data = self._cassette.data
+        size = len(data)
+        self._cassette.append(self._asked[place][1], message)
+        if len(data) == size:
+            return  # a filter took it out
+        entry = data[-1]
+        later = [id(kept) for at, kept in self._kept if at > place]
+        index = next((at for at, one in enumerate(data) if id(one) in later), size)
+        data.insert(index, data.pop())
+        self._kept.append((place, entry))
+
+    def shut(self) -> None:
+        """The cassette is taken out."""
+        super().shut()
+        for request, _ in self._asked:
+            if id(request) in self._answers:
+                warnings.warn(
+                    f'{request} is not in the cassette: its response was not read to the end', LossWarning, stacklevel=2
+                )
+        self._answers.clear()
+
+
+class _VcrConnection:
+    """What vcrpy makes a subclass of, with its cassette."""
+
+    cassette: Any = None
+
+
+class _Switch(type):
+    """Notices when vcrpy puts a cassette in, or takes it out."""
+
+    def __setattr__(cls, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == 'connection':
+            _switch_cassette(value)
+
+
+class VcrSeam(metaclass=_Switch):
+    """Where vcrpy patches lowhaio: see `vcr_patches`."""
+
+    connection: type[_VcrConnection] = _VcrConnection
+
+
+_cassettes: list[tuple[type[_VcrConnection], _VcrNetwork, lowhaio.Network | None]] = []  # and what was there before
+
+
+def _switch_cassette(connection: type[_VcrConnection]) -> None:
+    """Let the cassette of this class be the one that is in; those within it are over."""
+    if connection.cassette is not None and all(connection is not known for known, _, _ in _cassettes):
+        before = lowhaio.replace_network(None)
+        inner = before.inner if isinstance(before, _VcrNetwork) else before or lowhaio.Internet()
+        network = _VcrNetwork(connection.cassette, inner)
+        lowhaio.replace_network(network)
+        _cassettes.append((connection, network, before))
+        return
+    while _cassettes and _cassettes[-1][0] is not connection:
+        _, network, before = _cassettes.pop()
+        lowhaio.replace_network(before)
+        network.shut()
+
+
+def vcr_patches() -> tuple[tuple[type, str, type], ...]:
+    """What makes lowhaio a client that vcrpy records and replays: `vcr.VCR(custom_patches=vcr_patches())`.
+
+    With pytest-recording there is nothing to do: its marker brings them, if the pytest plugin of lowhaio is there.
+    """
+    return ((VcrSeam, 'connection', _VcrConnection),)
+
+
+def _message_of(method: bytes, segments: Iterable[bytes], ended: bool = False) -> dict[str, Any]:
+    """The octets of a response -> a message as vcrpy has it. Raises HttpError for what isn't a whole response."""
+    heads = lowhaio.ResponseHeads(_HEAD_LIMIT)
+    framing: Any = None
+    octets, pieces = b'', []
+    for segment in segments:
+        if framing is None:
+            octets += segment
+            head = heads.feed(segment)
+            if head is None:
+                continue
+            framing = lowhaio.response_framing(method, head[0])
+            octets, segment = octets[: len(octets) - len(head[1])], head[1]
+        pieces += [piece] if segment and (piece := framing.feed(segment)) else []
+    if framing is None:
+        heads.eof()
+    if not framing.complete:
+        if not ended:
+            raise lowhaio.HttpConnectionClosedError(f'expected a whole response, got {framing!r}')
+        framing.eof()
+    start, lines = _final_head(octets)
+    headers: dict[str, list[str]] = {}
+    names: list[str] = []
+    spelling: dict[bytes, str] = {}  # of each name, where it is first
+    for line in lines:
+        name, _, value = line.partition(b':')
+        key = spelling.setdefault(name.lower(), name.decode('ascii'))
+        names.append(key)
+        headers.setdefault(key, []).append(value.strip(b' \t').decode('latin-1'))
+    if framing.trailers:
+        warnings.warn('a message of vcrpy has no trailers: they are left out', LossWarning, stacklevel=2)
+    _, code, reason = f'{start.decode("latin-1")} '.split(' ', 2)
+    return {
+        'status': {'code': int(code), 'message': reason[:-1]},
+        'headers': headers,
+        'body': {'string': b''.join(pieces)},
+        # Of the shape, and not of the content, so that whatever filters the message filters all of it
+        'lowhaio': {'fields': names, 'pieces': [len(piece) for piece in pieces]},
+    }
+
+
+def _final_head(octets: bytes) -> tuple[bytes, list[bytes]]:
+    """The start line and the field lines of the last head, behind those of interim responses."""
+    while True:
+        split = lowhaio.split_head(octets, _HEAD_LIMIT)
+        assert split is not None
+        if split[2] == len(octets):
+            return split[0], split[1]
+        octets = octets[split[2] :]
+
+
+def _exchange_of_message(request: RecordedRequest, message: Mapping[str, Any]) -> RecordedExchange:
+    """A message as vcrpy has it -> octets, framed anew: its fields may say what was true of another's reading."""
+    if 'status' in message:
+        code, reason = message['status']['code'], message['status'].get('message')
+        body = (message.get('body') or {}).get('string')
+    else:  # as vcrpy 4 wrote what httpx had received
+        code, reason, body = message['status_code'], None, message.get('content')
+    octets = b'' if body is None else body.encode() if isinstance(body, str) else bytes(body)
+    shape = message.get('lowhaio') or {}
+    fields: list[tuple[bytes, bytes]] = []
+    left = {
+        name.lower(): [name, *([values] if isinstance(values, str) else values)]
+        for name, values in (message.get('headers') or {}).items()
+    }
+    for name in (*shape.get('fields', ()), *(name for name, values in left.items() for _ in values[1:])):
+        values = left.get(name.lower(), [''])
+        if len(values) > 1:
+            fields.append((_octets(values[0]), _octets_of_value(values.pop(1))))
+    status = int(code)
+    was_chunked = any(name.lower() == b'transfer-encoding' for name, _ in fields)
+    pieces = shape.get('pieces', ())
+    if sum(pieces) != len(octets) or not all(isinstance(size, int) and size > 0 for size in pieces):
+        pieces = ()  # the body was edited
+    has_body = request.method != b'HEAD' and status not in (204, 304)
+    if has_body and _is_decoded(octets, fields):
+        fields = [field for field in fields if field[0].lower() != b'content-encoding']
+    framing = (b'transfer-encoding', b'chunked') if was_chunked else (b'content-length', b'%d' % len(octets))
+    if has_body:
+        place = next((at for at, (name, _) in enumerate(fields) if name.lower() in _FRAMING_NAMES), len(fields))
+        spelled = next((name for name, _ in fields if name.lower() == framing[0]), framing[0])
+        fields.insert(place, (spelled, framing[1]))
+        fields = [
+            field for at, field in enumerate(fields) if at == place or field[0].lower() not in _FRAMING_NAMES
+        ]  # fmt: skip
+    else:
+        fields = [
+            (name, value)
+            for name, value in fields
+            if name.lower() != b'transfer-encoding' and (name.lower() != b'content-length' or status != 204)
+        ]
+        octets, pieces = b'', ()
+    code_octets = b'%d' % status
+    phrase = _reason(code_octets) if reason is None else reason.encode('latin-1', 'replace')
+    lines = [b'HTTP/1.1 %b %b' % (code_octets, phrase), *(b'%b: %b' % field for field in fields), b'', b'']
+    steps: list[Step | bytes] = [Expect(bytes(request.octets)), b'\r\n'.join(lines)]
+    for piece in _split(octets, pieces, 'pieces') if pieces else _split(octets, 65_536, 'pieces'):
+        steps.append(chunk(piece) if was_chunked else piece)
+    if has_body and was_chunked:
+        steps.append(last_chunk())
+    if any(name.lower() == b'connection' and b'close' in value.lower() for name, value in fields):
+        steps.append(Close())
+    assert request.origin is not None
+    return RecordedExchange(1, request.origin, 'TLSv1.3' if request.origin.scheme == 'https' else None, Script(*steps))
+
+
+def _octets_of_value(value: str | bytes) -> bytes:
+    """A field's value: as it came over the wire, in so far as a str tells."""
+    if isinstance(value, bytes):
+        return value
+    try:
+        return value.encode('latin-1')
+    except UnicodeEncodeError:
+        return value.encode()
+
+
+def _is_decoded(body: bytes, fields: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a body isn't in the content-coding that its field says: the client that recorded it took that off."""
+    codings = b','.join(value for name, value in fields if name.lower() == b'content-encoding').strip().lower()
+    if not codings or not body:
+        return False
+    match codings.rpartition(b',')[2].strip():
+        case b'gzip' | b'x-gzip':
+            return not body.startswith(b'\x1f\x8b')
+        case b'zstd':
+            return not body.startswith(b'\x28\xb5\x2f\xfd')
+        case b'deflate':
+            for bits in (15, -15):
+                with contextlib.suppress(zlib.error):
+                    zlib.decompressobj(bits).decompress(body, 1)
+                    return False
+            return True
+        case b'identity':
+            return False
+    try:  # br has no mark of its own, and what is coded is hardly ever text
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 # 8 Conformance -------------------------------------------------------------------------------------------------------

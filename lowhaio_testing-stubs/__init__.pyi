@@ -41,6 +41,7 @@ __all__ = [
     'HalfClose',
     'HttpClientClient',
     'Latency',
+    'LossWarning',
     'LowhaioClient',
     'Pause',
     'Payload',
@@ -73,6 +74,7 @@ __all__ = [
     'StopReading',
     'TruncateAt',
     'UnexpectedRequest',
+    'VcrSeam',
     'VirtualTime',
     'Wait',
     'check_client',
@@ -96,6 +98,7 @@ __all__ = [
     'responses',
     'segmentations',
     'sweep',
+    'vcr_patches',
     'virtual_time',
 ]
 
@@ -682,6 +685,19 @@ def recording(
 def recording_diff(
     old: Recording, new: Recording, volatile: Iterable[bytes | str] = (), names: tuple[str, str] = ...
 ) -> str: ...
+
+class LossWarning(UserWarning): ...
+
+class _VcrConnection:
+    cassette: Any = None
+
+class _Switch(type):
+    def __setattr__(cls, name: str, value: Any) -> None: ...
+
+class VcrSeam(metaclass=_Switch):
+    connection: type[_VcrConnection] = ...
+
+def vcr_patches() -> tuple[tuple[type, str, type], ...]: ...
 
 class CaseError(ValueError): ...
 

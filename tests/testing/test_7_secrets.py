@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import lowhaio
 from lowhaio import Origin
-from lowhaio_testing import Expect, RecordedExchange, Recording, Scrub, Script, Send, find_secrets, last_chunk
+from lowhaio_testing import Expect, RecordedExchange, Recording, Script, Scrub, find_secrets, last_chunk
 
 ORIGIN = Origin('https', 'api.example.com', 443)
 SECRET = b'hunter2-hunter2'
