@@ -5322,7 +5322,7 @@ class _StandIn(FakeNetwork):
     def _lived(self, turn: _Turn, octets: bytes | None, step: Step | None) -> None:
         """Octets that a real server answered, or how the connection ended; None and None is the end of the response."""
 
-    def _failed(self, turn: _Turn) -> None:
+    def _unreached(self, turn: _Turn) -> None:
         """No real server could be reached."""
 
     # The seam
@@ -5494,7 +5494,7 @@ class _StandIn(FakeNetwork):
                 watched.upstream.close()
             raise
         except HttpError as error:  # no real server: the client gets what it would have got
-            self._failed(turn)
+            self._unreached(turn)
             connection.failure = error  # type: ignore[assignment]
             connection._close_by(Close(notify=False))
 
@@ -6052,7 +6052,7 @@ class _VcrNetwork(_StandIn):
             return
         self._append(place, message)
 
-    def _failed(self, turn: _Turn) -> None:
+    def _unreached(self, turn: _Turn) -> None:
         self._answers.pop(id(turn.request), None)
 
     def _append(self, place: int, message: dict[str, Any]) -> None:
