@@ -1115,7 +1115,8 @@ def is_persistent(version: bytes, head: ResponseHead, framing: ResponseFraming) 
         b'transfer-encoding' in special and (head.minor == 0 or b'content-length' in special)
     ):
         return False
-    options = _tokens(special[b'connection']) if b'connection' in special else ()
+    connection = special.get(b'connection', b'')
+    options = _tokens(connection) if connection and connection != b'keep-alive' else (connection,)
     return b'close' not in options and ((head.minor >= 1 and version == b'HTTP/1.1') or b'keep-alive' in options)
 
 
@@ -2408,24 +2409,33 @@ async def _exchange(
     """
     connection.uses += 1
     connection.answered = False
-    heads = ResponseHeads(limit)
     sent = False
     if message is None or message.source is None:
         sent = connection.send_at_once(head)
         head = b''  # the rest of it is queued
+    data = b''
+    if sent:  # then the final head most often comes whole, and at once: no need to collect it
+        data = await connection.receive()
+        connection.answered = bool(data)
+        parsed = parse_response_head(data, limit)
+        if parsed is not None and parsed[0].status >= 200:
+            return parsed[0], data[parsed[1] :], True
+    heads = ResponseHeads(limit)
+    final = None
     if not sent:
         upload = _Upload(connection, heads)
         sent = await upload.run(head, message)
-        if upload.final is not None:
-            return *upload.final, sent
-    while True:
-        data = await connection.receive()
-        if not data:
+        final = upload.final
+    elif data:
+        final = heads.feed(data)
+    else:
+        heads.eof()
+    while final is None:
+        if not (data := await connection.receive()):
             heads.eof()
         connection.answered = True
         final = heads.feed(data)
-        if final is not None:
-            return *final, sent
+    return *final, sent
 
 
 # 10 Pool -------------------------------------------------------------------------------------------------------------
@@ -2814,7 +2824,8 @@ def Pool(
     Raises HttpRequestError for a setting that makes no sense.
     """
     loop = asyncio.get_running_loop()
-    thread = threading.get_ident()
+    get_ident = threading.get_ident
+    thread = get_ident()
     if type(loop).add_reader is asyncio.AbstractEventLoop.add_reader:
         raise HttpError(
             f'expected an event loop that has add_reader, got {type(loop).__name__}: on Windows, '
@@ -2920,7 +2931,7 @@ def Pool(
         whatever the caller's body raises. A request that is idempotent (RFC 9110 section 9.2.2) and whose body can be
         sent again is repeated once if a connection from the pool turns out to have been closed by the server.
         """
-        if (threading.get_ident() != thread or not loop.is_running()) and asyncio.get_running_loop() is not loop:
+        if (get_ident() != thread or not loop.is_running()) and asyncio.get_running_loop() is not loop:
             raise HttpRequestError('expected to be called in the event loop that the pool was made in')
         origin, start = _request_start(method, url, http_version)
         fields = NO_FIELDS
