@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import dataclasses
 import fnmatch
+import json
+import math
 import re
+import ssl
+import sys
+import warnings
+import xml.etree.ElementTree
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
+import lowhaio
 import lowhaio_testing as companion
-from lowhaio_testing import Case, Report
+from lowhaio_testing import Answer, Ask, Case, LowhaioClient, Payload, Report, Setting
 
 CASES = companion.find_cases()
 BY_ID = {case.id: case for case in CASES}
+inside: Any = companion  # its stub doesn't tell what isn't public
 ROOT = Path(companion.__file__).resolve().parent
 # What lowhaio does not offer, by its scope, each with the requirement that a case of it is for.
 NOT_RUN = [
@@ -53,7 +66,7 @@ def test_every_requirement_has_a_case() -> None:
 
 
 def test_each_case_covers_what_its_id_says_and_says_why() -> None:
-    required = companion._required()
+    required = inside._required()
     for case in CASES:
         if case.group != 'SEED':
             assert case.id.partition('/')[0] in required
@@ -73,3 +86,963 @@ def test_lowhaio_passes() -> None:
 def test_lowhaio_passes_however_the_responses_are_cut() -> None:
     report = companion.check_client(companion.LowhaioClient, CASES, cut='all')
     assert unwanted(report) == {}
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The proof of the proof: clients that are wrong in one way each fail the cases about it, and no others.
+
+
+class Mended:
+    """A socket that mends what the server sends, so that a strict client behind it is as lenient as its mending."""
+
+    def __init__(self, sock: Any, mend: Callable[[bytes], bytes]) -> None:
+        self._sock = sock
+        self._mend = mend
+
+    def recv(self, size: int) -> bytes:
+        data = self._sock.recv(size)
+        return self._mend(data) if data else data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+class Deaf:
+    """A socket that keeps what comes behind a response until something is sent: a client that never looks before."""
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+        self._kept = b''
+        self._sent = False
+
+    def recv(self, size: int) -> bytes:
+        if self._kept and self._sent:
+            data, self._kept = self._kept, b''
+            return data
+        data: bytes = self._sock.recv(size)
+        first, forged, rest = data.partition(b'HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL')
+        if forged:
+            self._kept, self._sent = forged + rest, False
+        if forged and not first:
+            raise BlockingIOError
+        return first
+
+    def send(self, data: Any) -> int:
+        self._sent = True
+        sent: int = self._sock.send(data)
+        return sent
+
+    def sendmsg(self, *buffers: Any) -> int:
+        self._sent = True
+        sent: int = self._sock.sendmsg(*buffers)
+        return sent
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+RightClient: Any = LowhaioClient
+
+
+class Wrong(RightClient):  # type: ignore[misc]
+    """lowhaio, wrong in the way that a subclass says."""
+
+    name = 'wrong'
+
+    def _network(self, inner: lowhaio.Network) -> lowhaio.Network:
+        outer = Between(super()._network(inner))
+        outer.client = self
+        return outer
+
+    async def request(self, ask: Ask) -> Answer:
+        answer: Answer = await super().request(ask)
+        return answer
+
+    def wrap(self, sock: Any) -> Any:
+        return sock
+
+    async def addresses(self, origin: lowhaio.Origin, found: Sequence[lowhaio.Address]) -> Sequence[lowhaio.Address]:
+        return found
+
+    def context(self, context: ssl.SSLContext) -> ssl.SSLContext:
+        return context
+
+
+class Between(lowhaio.Network):
+    client: Any = None
+
+    async def resolve(self, origin: Any, family: int, get_logger_adapter: Any) -> Sequence[lowhaio.Address]:
+        found = await super().resolve(origin, family, get_logger_adapter)
+        addresses: Sequence[lowhaio.Address] = await self.client.addresses(origin, found)
+        return addresses
+
+    def ssl_context(self, origin: lowhaio.Origin, context: ssl.SSLContext | None) -> ssl.SSLContext:
+        made: ssl.SSLContext = self.client.context(super().ssl_context(origin, context))
+        return made
+
+    def established(self, sock: Any, origin: lowhaio.Origin, address: lowhaio.Address) -> Any:
+        return self.client.wrap(super().established(sock, origin, address))
+
+
+def mends(pattern: bytes, replacement: bytes | Callable[[re.Match[bytes]], bytes]) -> type[Wrong]:
+    """A client that reads what it shouldn't, as if it were what the replacement says."""
+    compiled = re.compile(pattern, re.DOTALL)
+
+    class Mends(Wrong):
+        def wrap(self, sock: Any) -> Any:
+            return Mended(sock, lambda data: compiled.sub(replacement, data))
+
+    return Mends
+
+
+def asks(change: Callable[[Ask], Ask]) -> type[Wrong]:
+    """A client that sends something else than it was asked for."""
+
+    class Asks(Wrong):
+        async def request(self, ask: Ask) -> Answer:
+            return await super().request(change(ask))
+
+    return Asks
+
+
+def answers(change: Callable[[Answer], Answer]) -> type[Wrong]:
+    """A client that hands over something else than it got."""
+
+    class Answers(Wrong):
+        async def request(self, ask: Ask) -> Answer:
+            return change(await super().request(ask))
+
+    return Answers
+
+
+class KeepsCredentials(Wrong):
+    """Sends on what it was given, wherever it is sent to; also from https to http."""
+
+    async def request(self, ask: Ask) -> Answer:
+        real = self._pool.request
+
+        async def sending(method: bytes, url: str, params: Any, headers: Any, *rest: Any, **options: Any) -> Any:
+            kept = [field for field in ask.headers if field[0].lower() in (b'authorization', b'cookie')]
+            headers = [field for field in headers if field[0].lower() not in (b'authorization', b'cookie')]
+            return await real(method, url, params, [*headers, *kept], *rest, **options)
+
+        if not ask.follow:
+            return await super().request(ask)
+        request = lowhaio.redirectable(sending, max_redirects=3, allow_downgrade=True, on_redirect=self._on_redirect)
+        body = lowhaio.streamed(ask.data) if ask.data is not None else () if ask.body is None else ask.pieces
+        code, headers, content = await request(ask.method.encode(), ask.url, (), ask.headers, body)
+        return Answer(int(code), headers, content)
+
+
+class FollowsForEver(Wrong):
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(dataclasses.replace(setting, options={**setting.options, 'max_redirects': 200}))
+
+
+class FollowsNothing(Wrong):
+    async def request(self, ask: Ask) -> Answer:
+        return await super().request(dataclasses.replace(ask, follow=False))
+
+
+class Truncates(Wrong):
+    """Takes the end of a connection for the end of a body."""
+
+    async def request(self, ask: Ask) -> Answer:
+        answer = await super().request(ask)
+        return Answer(answer.status, answer.fields, self.read(answer.body))
+
+    async def read(self, body: Any) -> AsyncIterator[bytes]:
+        with contextlib.suppress(lowhaio.HttpConnectionClosedError):
+            async for piece in body:
+                yield piece
+
+
+class Retries(Wrong):
+    """Repeats whatever fails."""
+
+    async def request(self, ask: Ask) -> Answer:
+        try:
+            return await super().request(ask)
+        except lowhaio.HttpConnectionClosedError:
+            return await super().request(ask)
+
+
+class Uncancellable(Wrong):
+    """Goes on in the background."""
+
+    async def request(self, ask: Ask) -> Answer:
+        task = asyncio.ensure_future(super().request(ask))
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.shield(task)
+
+
+class Buffers(Wrong):
+    """Hands a body over when it has all of it."""
+
+    async def request(self, ask: Ask) -> Answer:
+        answer = await super().request(ask)
+        return Answer(answer.status, answer.fields, b''.join([piece async for piece in answer.body]))
+
+
+class Hurries(Wrong):
+    """Has one timeout for everything."""
+
+    async def request(self, ask: Ask) -> Answer:
+        async with asyncio.timeout(8):
+            answer = await super().request(ask)
+            return Answer(answer.status, answer.fields, b''.join([piece async for piece in answer.body]))
+
+
+class Unpooled(Wrong):
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(dataclasses.replace(setting, options={**setting.options, 'keep_alive': 0}))
+
+
+class Boundless(Wrong):
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(dataclasses.replace(setting, options={**setting.options, 'max_connections': None}))
+
+
+class Impatient(Wrong):
+    """Gives a second connection to whoever waits."""
+
+    async def request(self, ask: Ask) -> Answer:
+        self.others = [*getattr(self, 'others', ()), RightClient(self._setting)]
+        answer: Answer = await self.others[-1].request(ask)
+        return answer
+
+    async def close(self) -> None:
+        for other in (*getattr(self, 'others', ()), super()):
+            await other.close()
+
+
+class Poisoned(Wrong):
+    def wrap(self, sock: Any) -> Any:
+        return Deaf(sock)
+
+
+class OneAddress(Wrong):
+    async def addresses(self, origin: lowhaio.Origin, found: Sequence[lowhaio.Address]) -> Sequence[lowhaio.Address]:
+        return found[:1]
+
+
+class ForEver(Wrong):
+    async def addresses(self, origin: lowhaio.Origin, found: Sequence[lowhaio.Address]) -> Sequence[lowhaio.Address]:
+        return [address._replace(expires_at=math.inf) for address in found]
+
+
+class AsksForAll(Wrong):
+    async def addresses(self, origin: lowhaio.Origin, found: Sequence[lowhaio.Address]) -> Sequence[lowhaio.Address]:
+        self._setting.world.addresses(origin.host)
+        return found
+
+
+class Trusting(Wrong):
+    def context(self, context: ssl.SSLContext) -> ssl.SSLContext:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+
+
+class Nameless(Wrong):
+    def context(self, context: ssl.SSLContext) -> ssl.SSLContext:
+        context.check_hostname = False
+        return context
+
+
+class Common(Wrong):
+    def context(self, context: ssl.SSLContext) -> ssl.SSLContext:
+        context.hostname_checks_common_name = True
+        return context
+
+
+class Old(Wrong):
+    def context(self, context: ssl.SSLContext) -> ssl.SSLContext:
+        with warnings.catch_warnings(action='ignore', category=DeprecationWarning):
+            context.minimum_version = ssl.TLSVersion.TLSv1
+        context.set_ciphers('ALL:@SECLEVEL=0')
+        return context
+
+
+class OffersH2(Wrong):
+    def context(self, context: ssl.SSLContext) -> ssl.SSLContext:
+        context.set_alpn_protocols(['h2', 'http/1.1'])
+        return context
+
+
+class Unnotified(Wrong):
+    def wrap(self, sock: Any) -> Any:
+        return Silent(sock) if hasattr(sock, 'unwrap') else sock
+
+
+class Silent(Mended):
+    def __init__(self, sock: Any) -> None:
+        super().__init__(sock, bytes)
+
+    def unwrap(self) -> None:
+        raise OSError('not said')
+
+
+class Unclosed(Wrong):
+    """Leaves the caller's iterator as it is, and hides what it raises."""
+
+    async def request(self, ask: Ask) -> Answer:
+        if ask.body is None or ask.data is not None:
+            return await super().request(ask)
+        iterator = ask.pieces()
+        held.append(iterator)
+
+        class Pieces:
+            def __aiter__(self) -> Any:
+                return self
+
+            async def __anext__(self) -> bytes:
+                try:
+                    return await iterator.__anext__()
+                except companion.PayloadError:
+                    raise StopAsyncIteration from None
+
+        unbound = dataclasses.replace(ask, body=dataclasses.replace(ask.body, one_shot=True))
+        unbound.pieces = Pieces  # type: ignore[method-assign]
+        return await super().request(unbound)
+
+
+held: list[Any] = []
+
+
+def in_pieces(ask: Ask) -> Ask:
+    body = None if ask.data is None else Payload(None, ({'octets': ask.data},))
+    return dataclasses.replace(ask, body=body or ask.body)
+
+
+def at_once(ask: Ask) -> Ask:
+    if ask.body is None or ask.data is not None or not ask.body.plain:
+        return ask
+    return dataclasses.replace(ask, body=Payload(b''.join(ask.body.pieces())))
+
+
+def header(name: bytes, value: bytes, unless: str = '') -> Callable[[Ask], Ask]:
+    def change(ask: Ask) -> Ask:
+        if ask.method == unless or any(given.lower() == name for given, _ in ask.headers):
+            return ask
+        return dataclasses.replace(ask, headers=[*ask.headers, (name, value)])
+
+    return change
+
+
+def without(*names: bytes) -> Callable[[Ask], Ask]:
+    def change(ask: Ask) -> Ask:
+        return dataclasses.replace(ask, headers=[field for field in ask.headers if field[0].lower() not in names])
+
+    return change
+
+
+def url(pattern: str, replacement: str) -> Callable[[Ask], Ask]:
+    return lambda ask: dataclasses.replace(ask, url=re.sub(pattern, replacement, ask.url))
+
+
+def fields(change: Callable[[list[tuple[str, str]]], list[tuple[str, str]]]) -> type[Wrong]:
+    return answers(lambda answer: Answer(answer.status, change(answer.fields), answer.body, answer.trailers))
+
+
+def clean(ask: Ask) -> Ask:
+    kept = [
+        (re.sub(rb'[^!-9;-~]', b'', name) or b'x', re.sub(rb'[\r\n\0]', b' ', value)) for name, value in ask.headers
+    ]
+    return dataclasses.replace(ask, headers=kept, method=re.sub(r'[^A-Za-z!#$%&\'*+.^_`|~-]', '', ask.method) or 'GET')
+
+
+HEAD = rb'(HTTP/1\.1 \d{3}[^\r\n]*\r\n(?:[^\r\n]+\r\n)*?)'
+
+
+class Mutant(NamedTuple):
+    """A wrong client, the groups whose cases it's given, and those that it fails."""
+
+    name: str
+    client: type[Wrong]
+    groups: str
+    fails: str
+
+
+MUTANTS = [
+    Mutant('reads other codes', mends(rb'HTTP/1.1 [^ ]* OK', b'HTTP/1.1 200 OK'), 'SL', 'SL-06/* SL-07/* SL-11/comma'),
+    Mutant(
+        'reads any version',
+        mends(rb'^[^ \r\n]* ?1?\.?1? 200', b'HTTP/1.1 200'),
+        'SL',
+        'SL-10/htp SL-10/https SL-10/icy SL-10/rtsp SL-10/ttp SL-11/* SL-13/* SL-14 SL-21/octets',
+    ),
+    Mutant('knows its own minor version only', mends(rb'^HTTP/1\.[2-9]', b'HTTP/9.9'), 'SL', 'SL-12/*'),
+    Mutant(
+        'ends a line at CR',
+        mends(rb'\r(?!\n)', b'\r\n'),
+        'SL HF',
+        'HF-16/field HF-19/cr-and-end HF-19/cr-cr-lf SL-16/field',
+    ),
+    Mutant(
+        'drops control characters',
+        mends(rb'[\0\x07\x08\x1b\x7f](?=K)', b''),
+        'SL',
+        'SL-17/backspace SL-17/bell SL-17/delete SL-17/nul',
+    ),
+    Mutant('finds the status line', mends(rb'^.*?(?=HTTP/1\.1)', b''), 'SL', 'SL-21/*'),
+    Mutant(
+        'makes up a status line',
+        mends(rb'^(?!HTTP/)', b'HTTP/1.1 200 OK\r\n\r\n'),
+        'SL',
+        'SL-10/* SL-11/lower-case SL-11/no-slash SL-18/* SL-19/* SL-20/* SL-21/*',
+    ),
+    Mutant(
+        'takes 1xx for final',
+        mends(rb'HTTP/1\.1 1(?!01)\d\d[^\r\n]*', b'HTTP/1.1 200 OK'),
+        'IN',
+        'IN-01 IN-02/* IN-03 IN-04 IN-05/chunked IN-05/length IN-05/zero IN-06 IN-07 IN-08/* IN-09 IN-12/* IN-13',
+    ),
+    Mutant(
+        'merges interim fields',
+        mends(rb'(HTTP/1\.1) 103[^\r\n]*\r\n(.*?)\r\n\r\nHTTP/1\.1 200 OK', rb'\1 200 OK\r\n\2'),
+        'IN',
+        'IN-04 IN-05/chunked IN-05/length IN-05/zero',
+    ),
+    Mutant('skips 101', mends(rb'HTTP/1\.1 101.*?\r\n\r\n', b''), 'IN', 'IN-10'),
+    Mutant('folds into nothing', mends(rb'\r\n[ \t]+', b''), 'HF', 'HF-08/empty HF-08/space HF-08/tab HF-10/*'),
+    Mutant('drops empty fields', fields(lambda given: [field for field in given if field[1]]), 'HF', 'HF-02/*'),
+    Mutant(
+        'joins all lines',
+        fields(
+            lambda given: list(
+                {name: ', '.join(value for other, value in given if other == name) for name, _ in given}.items()
+            )
+        ),
+        'HF',
+        'HF-05',
+    ),
+    Mutant('keeps the last line', fields(lambda given: list(dict(given).items())), 'HF', 'HF-04 HF-05'),
+    Mutant(
+        'strips like str',
+        fields(lambda given: [(name, value.strip()) for name, value in given]),
+        'HF',
+        'HF-01/inside/next-line HF-01/inside/no-break',
+    ),
+    Mutant(
+        'decodes as UTF-8',
+        fields(lambda given: [(name, value.encode('latin-1').decode('utf-8', 'replace')) for name, value in given]),
+        'HF',
+        'HF-01/inside/next-line HF-01/inside/no-break HF-07/*',
+    ),
+    Mutant(
+        'splits lines like str',
+        mends(rb'[\x85\x0b\x0c\x1c]|\xe2\x80\xa8', b'\r\n'),
+        'HF',
+        'HF-01/inside/next-line HF-07/next-line HF-20/*',
+    ),
+    Mutant('drops NUL', mends(rb'\0', b''), 'HF', 'HF-12/nul HF-15/*'),
+    Mutant(
+        'forgets unknown fields',
+        fields(lambda given: [field for field in given if field[0] in ('content-length', 'fold', 'a', 'b')]),
+        'HF',
+        'HF-04 HF-05 HF-06 HF-25',
+    ),
+    Mutant(
+        'reads signs in lengths',
+        mends(rb'Content-Length: [+-]', b'Content-Length: '),
+        'CL',
+        'CL-09/minus CL-09/minus-zero CL-09/plus CL-09/plus-zero',
+    ),
+    Mutant(
+        'reads underscores and prefixes',
+        mends(rb'Content-Length: 0[x_o]7', b'Content-Length: 7'),
+        'CL',
+        'CL-10/hexadecimal CL-10/octal CL-10/underscore',
+    ),
+    Mutant(
+        'reads any digits',
+        mends(
+            rb'Content-Length: [^\r\n]*?(\xef\xbc\x97|\xd9\xa7|7\xb2|[\xa0\x0c]7|7[\xa0\x85\x0b])', b'Content-Length: 7'
+        ),
+        'CL',
+        'CL-11/*',
+    ),
+    Mutant(
+        'reads the first digits',
+        mends(rb'Content-Length: "?(\d+)[^\r\n]*', rb'Content-Length: \1'),
+        'CL',
+        'CL-05/list CL-08/decimal CL-08/parameter CL-08/quoted CL-08/semicolon CL-08/space CL-08/trailing '
+        'CL-08/unit CL-09/list CL-10/exponent CL-10/hexadecimal CL-10/octal CL-10/underscore CL-11/next-line '
+        'CL-11/no-break-after CL-11/superscript CL-11/vertical-tab CL-14/after CL-14/between CL-14/blank',
+    ),
+    Mutant(
+        'takes the last length',
+        mends(rb'Content-Length: \d+(?=(\r\n[^\r\n]+)*?\r\nContent-Length)', b'X: 1'),
+        'CL',
+        'CL-05/apart CL-05/longer-first CL-05/open',
+    ),
+    Mutant(
+        'ignores bad lengths',
+        mends(rb'Content-Length: (?!\d+\r\n)', b'X: '),
+        'CL',
+        'CL-03/* CL-05/list CL-07/list CL-08/* CL-09/* CL-10/* CL-11/* CL-12/digits CL-14/after CL-14/before '
+        'CL-14/between CL-14/blank CL-14/empty/blank CL-14/empty/comma',
+    ),
+    Mutant(
+        'has 32 bits',
+        mends(rb'Content-Length: (429496730\d|92233\d+|18446\d+|10{20,}7)', b'Content-Length: 7'),
+        'CL',
+        'CL-12/2-to-the-32 CL-12/2-to-the-63 CL-12/2-to-the-64 CL-12/thirty-digits',
+    ),
+    Mutant(
+        'goes by length beside chunked',
+        mends(rb'Transfer-Encoding: chunked', b'X: 1'),
+        'TE',
+        'TE-01 TE-03/after TE-03/large TE-03/same TE-03/whole TE-03/zero TE-04 TE-06/list TE-08/after '
+        'TE-08/dash TE-09/* TE-12/length TE-13/file-separator TE-13/form-feed TE-13/next-line',
+    ),
+    Mutant(
+        'finds chunked anywhere',
+        mends(rb'Transfer-Encoding: *[^\r\n]*(?i:chunked)[^\r\n]*', b'Transfer-Encoding: chunked'),
+        'TE',
+        'TE-05/list TE-05/unknown TE-06/list TE-07/list TE-08/after TE-08/before TE-08/dash TE-08/prefix '
+        'TE-08/quoted TE-09/* TE-13/*',
+    ),
+    Mutant(
+        'compares codings with case',
+        mends(rb'Transfer-Encoding: (?!chunked\r)(?i:[ \t]*chunked[ \t]*)\r', b'X: 1\r'),
+        'TE',
+        'TE-02/*',
+    ),
+    Mutant(
+        'sees other names as Transfer-Encoding',
+        mends(rb'Transfer[_-]Encoding[^:\r\n]?:', b'Transfer-Encoding:'),
+        'TE',
+        'TE-14/*',
+    ),
+    Mutant('knows no HTTP/1.0', mends(rb'HTTP/1\.0', b'HTTP/1.1'), 'TE KA', 'KA-05/*'),
+    Mutant(
+        'reads a body after HEAD',
+        mends(rb'Content-Length: (?:1000|9)\r\n\r\n', b'X: 1\r\n\r\nHTTP/1.1 999 x'),
+        'NB',
+        'NB-01 NB-09',
+    ),
+    Mutant('takes 205 for 204', mends(rb'HTTP/1\.1 205[^\r]*', b'HTTP/1.1 204 No'), 'NB', 'NB-06/*'),
+    Mutant(
+        'takes the end for an end',
+        Truncates,
+        'CD',
+        'CD-04 CD-05/none CD-05/some CD-10/* CD-11/* CD-12/* CD-13/* CD-14/*',
+    ),
+    Mutant(
+        'decodes prefixes in sizes',
+        mends(rb'(?<=\r\n)(0x|0_|[+-]| \+?|\t)(?=[05]\r\n)', b''),
+        'CK',
+        'CK-09/blank CK-09/minus CK-09/minus-zero/* CK-09/plus CK-09/plus-blank CK-09/prefix CK-09/tab '
+        'CK-09/underscore',
+    ),
+    Mutant(
+        'reads sizes to the first odd character',
+        mends(rb'(?<=\r\n\r\n)5[^\r\n;]+(?=\r\nhello)', b'5'),
+        'CK',
+        'CK-08/* CK-09/decimal CK-09/suffix CK-10/next-line CK-10/no-break CK-10/superscript CK-10/vertical-tab',
+    ),
+    Mutant(
+        'wraps sizes',
+        mends(rb'\r\n(1|8)0+5\r\n', b'\r\n5\r\n'),
+        'CK',
+        'CK-11/2-to-the-32 CK-11/2-to-the-63 CK-11/2-to-the-64 CK-11/twenty',
+    ),
+    Mutant(
+        'skips two octets after data',
+        mends(rb'(?<=hello)(xx|\n\r|\r\r|\rx|  )(?=[02])', b'\r\n'),
+        'CK',
+        'CK-12/cr-cr CK-12/cr-letter CK-12/letters CK-12/lf-cr CK-12/next/letters CK-12/spaces',
+    ),
+    Mutant('ends chunk lines at LF', mends(rb'(?<!\r)\n', b'\r\n'), 'CK', 'CK-14/* CK-16/between CK-16/first'),
+    Mutant(
+        'skips empty lines between chunks',
+        mends(rb'(?<=\r\n\r\n)\r?\n(?=5)|(?<=hello\r\n)\r\n(?=[02])', b''),
+        'CK',
+        'CK-17/*',
+    ),
+    Mutant(
+        'refuses extensions',
+        mends(rb'(?<=\r\n)[0-9];', b'!'),
+        'CK',
+        'CK-02/extension CK-04/* CK-05/after CK-05/value CK-26',
+    ),
+    Mutant('refuses blanks in extensions', mends(rb'(?<=\r\n\r\n)5[ \t;]+ ?a', b'!'), 'CK', 'CK-04/* CK-05/*'),
+    Mutant(
+        'merges trailers',
+        mends(HEAD + rb'\r\n(.*?\r\n0\r\n)([A-Z][^\r\n]*\r\n)', rb'\1\3\r\n\2'),
+        'CK',
+        'CK-19/* CK-20/*',
+    ),
+    Mutant('knows no trailers', mends(rb'(?<=\r\n0\r\n)[A-Z].*', b'!'), 'CK', 'CK-19/* CK-20/* CK-24'),
+    Mutant('compares sizes with case', mends(rb'(?<=\r\n)0?[A-F](?=\r\n)', b'!'), 'CK', 'CK-01/upper CK-01/zero'),
+    Mutant('buffers a body', Buffers, 'SG', 'SG-08 SG-09'),
+    Mutant('has one timeout', Hurries, 'SG', 'SG-06/body SG-06/head SG-08 SG-09'),
+    Mutant('never looks before it sends', Poisoned, 'EX', 'EX-02/at-once EX-02/empty EX-02/length EX-03/* EX-04/*'),
+    Mutant('keeps no connection', Unpooled, 'KA', 'KA-01/* KA-04/* KA-13 KA-14'),
+    Mutant(
+        'sees the first Connection line',
+        mends(rb'(Connection: [^\r\n]*\r\n)Connection: [^\r\n]*\r\n', rb'\1'),
+        'KA',
+        'KA-02/second-line KA-03/lines-after',
+    ),
+    Mutant('finds close anywhere', mends(rb'Connection: [a-z-]*close[a-z]*', b'Connection: close'), 'KA', 'KA-04/*'),
+    Mutant(
+        'compares close with case',
+        mends(rb'(?i)connection: (?!close\r|x)', b'X: '),
+        'KA',
+        'KA-02/empty-members KA-02/first KA-03/after KA-03/before',
+    ),
+    Mutant('opens any number', Boundless, 'KA', 'KA-14'),
+    Mutant('repeats whatever fails', Retries, 'RT', 'RT-02/* RT-03 RT-04/* RT-05/head RT-05/line RT-06'),
+    Mutant('leaves iterators open', Unclosed, 'EU', 'EU-01/* EU-02 EU-02/waiting EU-04 EU-06 EU-07/*'),
+    Mutant(
+        'sends everything in pieces',
+        asks(in_pieces),
+        'RB',
+        'RB-02/patch RB-02/post RB-02/put RB-03/* RB-10 RB-13/large',
+    ),
+    Mutant('collects what comes in pieces', asks(at_once), 'RB', 'RB-04/one RB-04/three RB-08'),
+    Mutant(
+        'announces empty bodies',
+        asks(header(b'content-length', b'0', unless='POST')),
+        'RB',
+        'RB-01/* RB-03/delete RB-03/patch RB-03/put RB-10 RB-13/large',
+    ),
+    Mutant(
+        'expects always',
+        asks(header(b'expect', b'100-continue')),
+        'XC',
+        'XC-01/* XC-02 XC-03 XC-04/* XC-05/* XC-07 XC-08/*',
+    ),
+    Mutant(
+        'never expects',
+        asks(without(b'expect')),
+        'XC',
+        'XC-01/given XC-02 XC-04/* XC-05/large XC-05/ok XC-05/unauthorized XC-08/*',
+    ),
+    Mutant(
+        'sends methods in capitals',
+        asks(lambda ask: dataclasses.replace(ask, method=ask.method.upper())),
+        'RQ',
+        'RQ-25/lower RQ-25/mixed',
+    ),
+    Mutant('drops empty queries', asks(url(r'\?$', '')), 'RQ', 'RQ-03'),
+    Mutant('sends fragments', asks(url('#', '%23')), 'RQ', 'RQ-02/fragment RQ-04/plain RQ-04/query'),
+    Mutant(
+        'encodes twice',
+        asks(url('%', '%25')),
+        'RQ',
+        'RQ-09/case RQ-09/letter RQ-09/percent RQ-09/query RQ-09/slash RQ-09/space',
+    ),
+    Mutant(
+        'tidies paths', asks(url(r'(?<=test)//+|/\.\.(?=/)', '/')), 'RQ', 'RQ-11/dots RQ-11/empty-segment RQ-11/inside'
+    ),
+    Mutant('drops userinfo into the host', asks(url('//[^@/]*@', '//x.')), 'RQ', 'RQ-05 RQ-13/userinfo'),
+    Mutant('strips ports', asks(url(r'(test|1\]):8\d+', r'\1')), 'RQ', 'RQ-16/* RQ-17/port RQ-19/two'),
+    Mutant(
+        'guesses schemes',
+        asks(url('^(?!https?://)[a-z]*:?/*', 'http://')),
+        'RQ',
+        'RQ-12 RQ-26/file RQ-26/ftp RQ-26/no-slashes RQ-26/one-slash RQ-26/prefix RQ-26/relative '
+        'RQ-26/scheme-relative RQ-26/ws',
+    ),
+    Mutant(
+        'sends fields sorted', asks(lambda ask: dataclasses.replace(ask, headers=sorted(ask.headers))), 'RQ', 'RQ-29'
+    ),
+    Mutant('cleans input', asks(clean), 'IJ', 'IJ-01/* IJ-02/* IJ-03/* IJ-07/* IJ-13/value'),
+    Mutant(
+        'splits hosts at anything',
+        asks(url(r'(?<=test)[^/:].*', '/')),
+        'IJ',
+        'IJ-05/backslash IJ-05/encoded IJ-05/encoded-slash IJ-05/fullwidth-slash IJ-05/lf IJ-05/nul IJ-05/space',
+    ),
+    Mutant(
+        'keeps credentials',
+        KeepsCredentials,
+        'RD',
+        'RD-13/case RD-13/host RD-13/port RD-14/* RD-15/* RD-16 RD-21/within RD-22/*',
+    ),
+    Mutant('follows for ever', FollowsForEver, 'RD', 'RD-20 RD-20/two RD-21'),
+    Mutant(
+        'follows nothing',
+        FollowsNothing,
+        'RD',
+        'RD-01/* RD-02/* RD-03/* RD-04/* RD-07/* RD-08 RD-09 RD-10/* RD-11/delete RD-11/soh RD-11/tab RD-13/* '
+        'RD-14/* RD-15/* RD-17 RD-18/* RD-19 RD-20 RD-20/two RD-21 RD-21/within RD-23 RD-23/* RD-24 '
+        'RD-24/body RD-25 RD-25/declared/* RD-26',
+    ),
+    Mutant(
+        'verifies nothing',
+        Trusting,
+        'TL',
+        'TL-01 TL-02/* TL-03/* TL-04 TL-05/name/* TL-05/* TL-09/not/* TL-22 TL-22/address/*',
+    ),
+    Mutant('checks no name', Nameless, 'TL', 'TL-01 TL-04 TL-05/name/* TL-05/* TL-09/not/*'),
+    Mutant('trusts common names', Common, 'TL', 'TL-04'),
+    Mutant('speaks old TLS', Old, 'TL', 'TL-11'),
+    Mutant(
+        'offers h2',
+        OffersH2,
+        'TL',
+        'TL-05 TL-06/* TL-07/* TL-08/* TL-09 TL-10/* TL-11/good/* TL-12 TL-14/* TL-17/* TL-18 TL-20',
+    ),
+    Mutant('never says close_notify', Unnotified, 'TL', 'TL-17/*'),
+    Mutant('tries one address', OneAddress, 'DN', 'DN-04/* DN-05 DN-06/* DN-07'),
+    Mutant('remembers names for ever', ForEver, 'DN', 'DN-08 DN-09 DN-16/rebinding'),
+    Mutant('asks for every name', AsksForAll, 'DN', 'DN-01/* DN-12/* DN-13'),
+    Mutant('goes on when cancelled', Uncancellable, 'PL', 'PL-01/* PL-02/head PL-03/* PL-05/queue PL-05/tls'),
+    Mutant('pools nothing at all', Impatient, 'PL', 'PL-05/queue PL-07/* PL-08 PL-09 PL-09/body PL-11'),
+    Mutant(
+        'decodes content',
+        answers(
+            lambda answer: Answer(
+                answer.status, [field for field in answer.fields if field[0] != 'content-encoding'], answer.body
+            )
+        ),
+        'LM',
+        'LM-01',
+    ),
+    Mutant('asks for codings', asks(header(b'accept-encoding', b'gzip')), 'LM', 'LM-06/*'),
+]
+
+
+@pytest.fixture(scope='module')
+def choices() -> set[str]:
+    """What the right client doesn't pass either."""
+    report = companion.check_client(LowhaioClient, CASES, cut='none')
+    return {name for name, result in report.results.items() if result.verdict not in ('pass', 'not-run')}
+
+
+def fails(mutant: Mutant, cases: Sequence[Case]) -> set[str]:
+    report = companion.check_client(mutant.client, cases, cut='none')
+    return {name for name, result in report.results.items() if result.verdict not in ('pass', 'not-run')}
+
+
+@pytest.mark.parametrize('mutant', MUTANTS, ids=[mutant.name for mutant in MUTANTS])
+def test_a_wrong_client_fails_the_cases_about_it(
+    mutant: Mutant, choices: set[str], request: pytest.FixtureRequest
+) -> None:
+    group = [case for case in CASES if case.group in mutant.groups.split() and case.id not in choices]
+    about = {case.id for case in group if any(fnmatch.fnmatchcase(case.id, glob) for glob in mutant.fails.split())}
+    others = group if request.config.getoption('--slow') else group[::5]
+    assert about
+    assert fails(mutant, [case for case in group if case.id in about or case in others]) == about
+
+
+def test_the_wrong_clients_are_wrong_in_every_group() -> None:
+    globs = {glob for mutant in MUTANTS for glob in mutant.fails.split()}
+    assert {glob[:2] for glob in globs} == {case.group for case in CASES} - {'SEED'}
+    assert len({case.id for glob in globs for case in chosen(glob)}) > 400
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Clients on real sockets
+
+
+LOOPBACK = chosen(
+    'SL-0[16]*',
+    'IN-0[17]',
+    'HF-2[13]*',
+    'CL-17/*',
+    'CD-0[16]*',
+    'CK-18*',
+    'EX-06*',
+    'KA-02/lower',
+    'RQ-1[0679]*',
+    'RQ-2[02]*',
+    'IJ-03/*',
+    'RB-0[34]*',
+    'EU-08/*',
+    'TL-0[12345]*',
+    'TL-1[1378]*',
+    'TL-2[12]*',
+    'DN-*',
+    'PL-04*',
+    'RT-04/*',
+    'SG-02/length',
+    'SG-06/head',
+)
+
+
+@pytest.fixture(scope='module')
+def on_loopback() -> Report:
+    return companion.check_client(companion.HttpClientClient, LOOPBACK)
+
+
+def test_a_client_with_sockets_of_its_own_is_led_to_the_suite(on_loopback: Report) -> None:
+    verdicts = {name: result.verdict for name, result in on_loopback.results.items()}
+    assert on_loopback.name == 'http.client'
+    for name in (
+        'SL-01',
+        'CD-01/plain',
+        'RQ-16/http',
+        'TL-01',
+        'TL-05',
+        'DN-06/refuse',
+        'DN-07/fails/refuse',
+        'DN-10/nxdomain',
+    ):
+        assert verdicts[name] == 'pass', on_loopback.results[name]
+    assert verdicts['SG-06/head'] == 'not-run'
+    assert on_loopback.results['SG-06/head'].detail == 'takes too long in real time'
+
+
+def test_the_same_run_twice_gives_the_same_verdicts(on_loopback: Report) -> None:
+    again = companion.check_client(companion.HttpClientClient, LOOPBACK)
+    first = {name: result.verdict for name, result in on_loopback.results.items()}
+    assert {name: result.verdict for name, result in again.results.items()} == first
+
+
+# What a program is run as: it prints what it gets as it comes, so that every odd response is an answer
+PROGRAM = """
+import sys, http.client, urllib.parse
+url, method, ca, timeout, *rest = sys.argv[1:]
+at = urllib.parse.urlsplit(url)
+connection = http.client.HTTPConnection(at.netloc, timeout=float(timeout))
+headers = dict(field.split(': ', 1) for field in rest if ': ' in field)
+body = next((argument[1:].encode('latin-1') for argument in rest if argument.startswith('=')), None)
+connection.request(method, at.path or '/', body, headers)
+response = connection.getresponse()
+print('HTTP/1.1 100 Continue\\r\\n\\r\\nHTTP/1.1', response.status, end='\\r\\n')
+for name, value in response.getheaders():
+    print(name, value, sep=': ', end='\\r\\n')
+print(end='\\r\\n', flush=True)
+sys.stdout.buffer.write(response.read())
+"""
+
+
+def test_a_program_is_a_client_by_a_command_template(tmp_path: Path) -> None:
+    program = tmp_path / 'program.py'
+    program.write_text(PROGRAM)
+    template = f'{sys.executable} {program} {{url}} {{method}} {{ca}} {{timeout}} [{{header}}] [={{body}}] [x{{head}}]'
+    client = companion.command_client(template, 'program', '1')
+    cases = chosen(
+        'SL-01',
+        'CL-08/letters',
+        'CD-10/one',
+        'RB-03/post',
+        'RQ-29',
+        'NB-01',
+        'RD-07/name',
+        'RQ-16/http',
+        'RB-04/one',
+        'PL-11',
+    )
+    report = companion.check_client(client, cases)
+    verdicts = {name: result.verdict for name, result in report.results.items()}
+    assert (report.name, report.version) == ('program', '1')
+    assert verdicts['SL-01'] == verdicts['RB-03/post'] == verdicts['CD-10/one'] == verdicts['NB-01'] == 'pass'
+    assert verdicts['CL-08/letters'] == 'fail'
+    assert verdicts['RQ-16/http'] == verdicts['RD-07/name'] == verdicts['RB-04/one'] == verdicts['PL-11'] == 'not-run'
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The command and its reports
+
+
+def run(*arguments: str) -> int:
+    return companion.main(['conformance', *arguments])
+
+
+def test_command_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = {name: str(tmp_path / name) for name in ('json', 'junit', 'html')}
+    options = [option for name, file in files.items() for option in (f'--{name}', file)]
+    assert run('--case', 'SL-0[1256]*', '--case', 'IN-11', '--client', 'lowhaio', '--cut', 'some', *options) == 0
+    assert '0 fail, 0 warn, 0 info' in capsys.readouterr().out
+    data = json.loads(Path(files['json']).read_text())
+    assert data['suite'] == {'version': lowhaio.__version__, 'cases': 16}
+    client = data['clients']['lowhaio']
+    assert client['results']['SL-01'] == {'verdict': 'pass', 'level': 'MUST', 'detail': ''}
+    assert client['summary'] == {'fail': 0, 'warn': 0, 'info': 0, 'pass': 15, 'not-run': 1}
+    suite = xml.etree.ElementTree.parse(files['junit']).getroot()[0]
+    assert (suite.get('tests'), suite.get('failures'), suite.get('skipped')) == ('16', '0', '1')
+    assert 'data-id="SL-06/two"' in Path(files['html']).read_text()
+
+
+def test_command_shows_failures_so_that_they_can_be_pasted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(inside._CLIENTS, 'wrong', lambda: mends(rb'HTTP/1.1 20 OK', b'HTTP/1.1 200 O\0K'))
+    monkeypatch.setitem(inside._CLIENTS, 'lenient', lambda: mends(rb'HTTP/1.1 20 OK', b'HTTP/1.1 200 OK'))
+    monkeypatch.setattr(sys.stderr, 'isatty', lambda: True)
+    junit, html = tmp_path / 'junit', tmp_path / 'html'
+    chosen_cases = ('--case', 'SL-06/two', '--case', 'HF-13/*', '--level', 'MUST', '--level', 'robustness')
+    status = run(*chosen_cases, '--client', 'lenient', '--client', 'wrong', '--junit', str(junit), '--html', str(html))
+    shown = capsys.readouterr()
+    assert status == 1
+    assert 'FAIL wrong: SL-06/two  MUST  RFC 9112 section 4' in shown.out
+    assert r"< b'HTTP/1.1 20 OK\r\nContent-Length: 2\r\n\r\nok'" in shown.out
+    assert 'expected an error, got 200' in shown.out
+    assert 'wrong: 3 of 3' in shown.err
+    assert xml.etree.ElementTree.parse(junit).getroot()[0].find('.//failure') is not None
+    assert 'what went over the wire' in html.read_text()
+
+
+def test_command_lists(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run('--list') == 0
+    assert run('--list', '--case', 'SL-*') == 0
+    assert 'CL-05  MUST' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        ('--case', 'nothing'),
+        ('--client', 'nobody'),
+        ('--client', 'no_such_module:Client'),
+        ('--client', 'json:Client'),
+        ('--cases', 'no-such-file.toml'),
+    ],
+)
+def test_command_explains_what_it_cannot_do(arguments: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*arguments) == 2
+    assert 'conformance: ' in capsys.readouterr().err
+
+
+def test_command_reads_the_seed_as_it_is() -> None:
+    assert run('--cases', str(ROOT / 'fixtures/conformance/seed.json'), '--cut', 'some') == 0
+
+
+def test_a_client_is_found_by_module_and_name() -> None:
+    assert inside._client('lowhaio_testing:LowhaioClient') is LowhaioClient
+    assert inside._client('http.client') is companion.HttpClientClient
+    assert inside._client('program {url}').name == 'program'
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The format
+
+
+def test_strings_are_octets() -> None:
+    assert inside._case_octets('a⏎\nb␀␉␡é') == b'a\r\nb\0\t\x7f\xe9'
+    with pytest.raises(companion.CaseError, match="octets and control pictures in a string, got '€'"):
+        inside._case_octets('€')
+
+
+CASE = "group = 'SL'\n[[case]]\nid = 'SL-01'\nclause = 'RFC'\nlevel = 'MUST'\nwhy = 'because'\n"
+
+
+@pytest.mark.parametrize(
+    ('text', 'expected'),
+    [
+        ('group = ', 'Invalid'),
+        (CASE + 'repply = "x"', 'got repply'),
+        (CASE.replace('MUST', 'OUGHT'), 'expected a level of'),
+        (CASE + "expect = 'good'", 'expected an outcome of'),
+        (CASE + 'wire = { speed = 1 }', 'in wire, got speed'),
+        (CASE + 'sent = { speed = 1 }', 'in sent, got speed'),
+        (CASE + 'steps = [{ jump = 1 }]', 'in a step, got jump'),
+        (CASE + "steps = [{ close = 'door' }]", 'got door'),
+        (CASE + 'body = { speed = 1 }', 'in a body, got speed'),
+        (CASE + 'connections = [{ speed = 1 }]', 'in a connection, got speed'),
+        (CASE + CASE.partition('\n')[2], 'each case id once, got SL-01 2 times'),
+        (CASE.replace("why = 'because'", ''), "KeyError: 'why'"),
+    ],
+)
+def test_a_badly_written_case_is_explained(text: str, expected: str, tmp_path: Path) -> None:
+    file = tmp_path / 'cases.toml'
+    file.write_text(text)
+    with pytest.raises(companion.CaseError, match=expected):
+        companion.find_cases(file)
