@@ -118,14 +118,15 @@ async def crowds(url: str, requests: int, max_connections: str) -> dict[str, Any
     """The same crowd three times: what the first leaves behind may be caches, what the others add would be a leak."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    before, objects = descriptors(), []
-    memories = []
+    before, objects, blocks, memories = descriptors(), [], [], []
     result: dict[str, Any] = {}
     for _ in range(3):
         result = await crowd(url, requests, max_connections)
         objects.append(len(gc.get_objects()))
+        blocks.append(sys.getallocatedblocks())
         memories.append(memory())
-    return {**result, 'descriptors_left': descriptors() - before, 'objects': objects, 'memories': memories}
+    left = descriptors() - before
+    return {**result, 'descriptors_left': left, 'objects': objects, 'blocks': blocks, 'memories': memories}
 
 
 if __name__ == '__main__':

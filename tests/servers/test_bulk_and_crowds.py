@@ -75,7 +75,9 @@ def test_ten_thousand_requests_at_once(max_connections: str, start_server: Calla
         assert result['kept'] <= 100
     assert result['descriptors_left'] == 0
     # The first crowd may leave caches behind. What two more add would be a leak: 20,000 objects, if one a request.
-    first, _, third = result['objects']
-    assert third - first < 1_000
+    for measure in ('objects', 'blocks'):
+        first, _, third = result[measure]
+        assert third - first < 1_000, measure
+    # What the process holds of the system's memory says less: Python keeps an arena in which anything is still in use.
     first, _, third = result['memories']
-    assert third - first < 16 * MIB
+    assert third - first < 32 * MIB
