@@ -67,7 +67,7 @@ def test_ten_thousand_requests_at_once(max_connections: str, start_server: Calla
     if max_connections == 'none' and limit != resource.RLIM_INFINITY and limit < CROWD + 1000:
         pytest.skip(f'this process may have no more than {limit} descriptors')
     server = start_server('node')
-    result = child('crowd', server.plain + '/arrival', str(CROWD), max_connections, seconds=120)
+    result = child('crowd', server.plain + '/arrival', str(CROWD), max_connections, seconds=240)
     assert result['answered'] == result['distinct'] == CROWD
     if max_connections == 'default':
         # In order of arrival. A hundred are under way at a time: which of those the server reads first is its choice.
