@@ -220,6 +220,7 @@ class Url(NamedTuple):
 
 _DEFAULT_PORTS = {'http': 80, 'https': 443}
 _URL = re.compile(r'([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^?#]*)(\?[^#]*)?(?:#(.*))?', re.DOTALL)  # RFC 3986 app. B
+_SCHEME = re.compile(r'[A-Za-z][A-Za-z0-9+.-]*:')
 _CONTROL = re.compile(r'[\x00-\x1f\x7f]')
 _AUTHORITY = re.compile(r'(\[[^\]]*+\]?+|[^:\[\]]*+)(?::(.*))?', re.DOTALL)
 _PORT = re.compile(r'[0-9]{0,20}')
@@ -2614,6 +2615,11 @@ class _Lane:
         if self._stuck_timer is not None:
             self._stuck_timer.cancel()
 
+    def close_idle(self) -> None:
+        """Close the connections that nobody uses."""
+        for connection in tuple(self.idle):
+            connection.close()
+
     def is_spare(self) -> bool:
         """Whether nothing would be lost with it."""
         return not self.size and not self._waiters and (self._is_expired() or self._expires_at == math.inf)
@@ -2851,8 +2857,8 @@ def Pool(
     internet = Internet(get_dns_resolver, get_sock, get_resolver_logger_adapter({}))
     contexts: list[ssl.SSLContext] = []
     lanes: dict[Origin, _Lane] = {}  # those of the network in force
-    other_lanes: dict[tuple[int, Origin], _Lane] = {}  # those of networks before it, by identity
-    outer: dict[int, tuple[Network, Network]] = {}  # id of what is beneath -> it, and what `network` put around it
+    retired: list[_Lane] = []  # those of networks before it, while a connection of theirs is in use
+    around: tuple[Network | None, Network] | None = None  # the replacement in force, and what `network` put around it
     opening: set[asyncio.Future[None]] = set()
     closed = False
     sweep_at = 64
@@ -2875,20 +2881,20 @@ def Pool(
 
     def find_lane(origin: Origin) -> _Lane:
         """The lane for an origin through the network in force, made if there is none."""
-        nonlocal sweep_at
-        base = internet if _replacement is None else _replacement
-        if id(base) not in outer:
-            outer[id(base)] = base, base if network is None else network(base)
-        if (lane := lanes.pop(origin, None)) is not None:
-            other_lanes[id(lane.base or internet), origin] = lane
-        lane = other_lanes.pop((id(base), origin), None) or _Lane(origin, _replacement, outer[id(base)][1], settings)
-        if len(lanes) + len(other_lanes) >= sweep_at:
+        nonlocal around, sweep_at
+        if around is None or around[0] is not _replacement:
+            base = internet if _replacement is None else _replacement
+            around = _replacement, base if network is None else network(base)
+            retired.extend(lanes.values())
+            lanes.clear()
+            for lane in retired:
+                lane.close_idle()
+            retired[:] = [lane for lane in retired if lane.size]
+        if len(lanes) >= sweep_at:
             for spare in [origin for origin, lane in lanes.items() if lane.is_spare()]:
                 del lanes[spare]
-            for key in [key for key, lane in other_lanes.items() if lane.is_spare()]:
-                del other_lanes[key]
-            sweep_at = max(64, 2 * (len(lanes) + len(other_lanes)))
-        lanes[origin] = lane
+            sweep_at = max(64, 2 * len(lanes))
+        lane = lanes[origin] = _Lane(origin, _replacement, around[1], settings)
         return lane
 
     async def obtain(
@@ -2959,7 +2965,7 @@ def Pool(
         adapting = get_logger_adapter or make_adapter
         if adapting is not get_logger_adapter_default or _logger.isEnabledFor(logging.INFO):
             log = adapting(_log_extra(method, url))
-            log.info('Requesting')
+            log.info('%s', 'Requesting')  # the adapter escapes for formatting, which is done only with an argument
         retried = False
         while True:
             if message is not None:
@@ -2991,7 +2997,7 @@ def Pool(
                         kind = HttpTlsError if isinstance(noise, ssl.SSLError) else HttpConnectionError
                         raise kind(f'expected a server that waits for the request, got {noise}: {connection!r}')
                 if log is not None:
-                    log.info('Sending on %r', connection)
+                    log.info('Sending on %s', repr(connection))  # as it is now, whenever a handler formats it
                 if sock_pre_message is not None:
                     sock_pre_message(connection.sock)
                 answer, rest, sent = await _exchange(connection, head, message, max_header_length)
@@ -3041,13 +3047,13 @@ def Pool(
         for stop in tuple(opening):
             if not stop.done():
                 stop.set_result(None)
-        for lane in (*lanes.values(), *other_lanes.values()):
+        for lane in (*lanes.values(), *retired):
             lane.close()
         lanes.clear()
-        other_lanes.clear()
-        for _, around in tuple(outer.values()):
-            await around.close()
-        outer.clear()
+        retired.clear()
+        if around is not None:
+            await around[1].close()
+        await internet.close()
 
     return PoolFunctions(request, close)
 
@@ -3266,7 +3272,8 @@ def _redirect_target(current: str, locations: set[bytes], allow_downgrade: bool)
         text = location.decode('utf-8')
         if _CONTROL.search(text):  # urljoin would drop some of them silently
             raise ValueError('it has control characters')
-        target = urljoin(current, text)
+        # What names a scheme has to be whole: urljoin would take http:///x for a path
+        target = text if _SCHEME.match(text) else urljoin(current, text)
         parsed = parse_url(target)
     except ValueError as error:
         raise HttpRedirectError(
