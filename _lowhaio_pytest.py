@@ -61,9 +61,9 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     """What the fake network has to say fails the test itself, and not its teardown."""
     try:
         result = yield
-    except BaseException:
+    except BaseException as error:
         for network in item.stash.get(_NETWORKS, ()):
-            if found := network.problems():
+            if found := [problem for problem in network.problems() if problem != str(error)]:
                 item.add_report_section('call', 'the fake network', '\n\n'.join(found))
         _abort_recording(item)
         raise

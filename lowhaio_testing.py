@@ -1070,7 +1070,7 @@ class _Wire:
                         queue[0] = item = item[self._sock.sendmsg([item], self._ancillary) :]
                 if not item:
                     queue.popleft()
-                    if self._gap and queue:
+                    if self._gap:
                         self._flush_in(self._gap)
                         return
         except BlockingIOError:

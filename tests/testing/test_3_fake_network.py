@@ -115,6 +115,26 @@ def test_no_network_and_no_port_is_used() -> None:
 
 
 @pytest.mark.asyncio
+async def test_guard_against_sockets_does_not_stop_it(
+    lowhaio_network: FakeNetwork, fetch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Guarded(socket.socket):  # as pytest-socket does it
+        def __new__(cls, *args: Any, **how: Any) -> Any:
+            raise RuntimeError('a socket was made')
+
+    monkeypatch.setattr(socket, 'socket', Guarded)
+    with pytest.raises(RuntimeError, match='a socket was made'):
+        socket.socket()
+    for scheme in ('http', 'https'):
+        server = lowhaio_network.server(f'{scheme}://api.example.com')
+        server.expect().reply(body=b'ok', segments=1)
+        assert (await fetch(f'{scheme}://api.example.com'))[2] == b'ok'
+        server.play([ExpectRequest(), lowhaio_testing.Reset()])
+        with pytest.raises(lowhaio.HttpConnectionClosedError):
+            await fetch(f'{scheme}://api.example.com')
+
+
+@pytest.mark.asyncio
 async def test_pool_made_before_the_network_uses_it(fetch: Any) -> None:
     async with Pool() as request:
         for body in (b'one', b'two'):

@@ -136,7 +136,8 @@ async def test_reply_is_these_octets(server: FakeServer, fetch: Any, reply: dict
 )
 @pytest.mark.asyncio
 async def test_reply_is_sent_in_these_segments(how: dict[str, Any], segments: list[bytes]) -> None:
-    steps = Reply(body=b'hello', **how)._steps(b'GET')
+    reply: Any = Reply(body=b'hello', **how)
+    steps = reply._steps(b'GET')
     all_sent = Script(*steps).octets
     head, end, _ = all_sent[all_sent.rindex(b'HTTP/1.1 200') :].partition(b'\r\n\r\n')
     names = {

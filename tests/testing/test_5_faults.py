@@ -131,7 +131,8 @@ async def test_faults_compose(server: FakeServer, lowhaio_virtual_time: VirtualT
 @pytest.mark.asyncio
 async def test_fault_composes_with_every_reply(server: FakeServer, reply: dict[str, Any]) -> None:
     how = reply if 'raw' in reply else {'body': b'0123456789', **reply}
-    size = len(Script(*lowhaio_testing.Reply(**how)._steps(b'GET')).octets)
+    plain: Any = lowhaio_testing.Reply(**how)
+    size = len(Script(*plain._steps(b'GET')).octets)
     server.expect().reply(**how, faults=ResetAt(size - 2))
     assert (await pieces())[-1] == b'HttpConnectionClosedError'
 

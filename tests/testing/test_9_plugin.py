@@ -1,0 +1,370 @@
+"""Section 9 of the companion: the fixtures and markers, under each way to run asyncio tests, and what they report."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+LIBRARY = """
+import asyncio
+import pytest
+from lowhaio import Pool, buffered, streamed
+
+API = 'https://api.example.com'
+
+
+async def order(number):
+    request, _ = Pool()
+    _, _, body = await request(b'POST', f'{API}/orders', body=streamed(b'{"id":%d}' % number))
+    return (await buffered(body)).decode()
+
+
+def expect(network):
+    api = network.server(API)
+    api.expect(b'POST', '/orders', body=b'{"id":1}').reply(b'201', body=b'ok', pieces=[1, 1])
+    return api
+
+"""
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def run_pytest(tmp_path: Path) -> Run:
+    """Run pytest on this source, with the plugin as it is installed. The result is what it printed."""
+
+    def run_pytest(source: str, *args: str, library: str = LIBRARY) -> str:
+        path = tmp_path / 'test_downstream.py'
+        path.write_text(library + textwrap.dedent(source), encoding='utf-8')
+        (tmp_path / 'pytest.ini').write_text('[pytest]\n', encoding='utf-8')
+        if 'no:asyncio' not in args:
+            args = ('-o', 'asyncio_default_fixture_loop_scope=function', *args)
+        command = [
+            sys.executable,
+            '-m',
+            'pytest',
+            '-p',
+            'no:cacheprovider',
+            '--strict-markers',
+            '-W',
+            'error',
+            *args,
+            str(path),
+        ]
+        environment = {name: value for name, value in os.environ.items() if name != 'PYTEST_ADDOPTS'}
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+        assert done.returncode in (0, 1, 4), done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    return run_pytest
+
+
+def outcome(printed: str) -> str:
+    """The last line of pytest, without the time."""
+    return re.sub(r' in [0-9.]+s.*', '', printed.strip().splitlines()[-1]).strip('= ')
+
+
+# Each way to run the tests
+
+
+ASYNCIO = """
+    @pytest.mark.asyncio
+    async def test_checkout(lowhaio_network):
+        expect(lowhaio_network)
+        assert await order(1) == 'ok'
+
+    @pytest.mark.asyncio
+    async def test_hours(lowhaio_network, lowhaio_virtual_time):
+        expect(lowhaio_network)
+        await asyncio.sleep(7_200)
+        assert await order(1) == 'ok'
+        assert lowhaio_virtual_time.elapsed == 7_200
+"""
+ANYIO = (
+    ASYNCIO.replace('@pytest.mark.asyncio', '@pytest.mark.anyio').replace('test_', 'test_anyio_')
+    + """
+    @pytest.fixture
+    def anyio_backend():
+        return 'asyncio'
+"""
+)
+PLAIN = """
+    def test_plain_run(lowhaio_network, lowhaio_virtual_time):
+        expect(lowhaio_network)
+
+        async def main():
+            await asyncio.sleep(7_200)
+            return await order(1)
+
+        assert asyncio.run(main()) == 'ok'
+        assert lowhaio_virtual_time.elapsed == 7_200
+"""
+AUTO = ASYNCIO.replace('@pytest.mark.asyncio', '')
+NO_RANDOM = ('-p', 'no:randomly')
+
+
+@pytest.mark.parametrize(
+    ('source', 'args', 'count'),
+    [
+        pytest.param(ASYNCIO + ANYIO + PLAIN, ('--asyncio-mode=strict', *NO_RANDOM), 5, id='strict, anyio, and plain'),
+        pytest.param(AUTO, ('--asyncio-mode=auto', *NO_RANDOM), 2, id='pytest-asyncio auto'),
+        pytest.param(ANYIO, ('-p', 'no:asyncio', *NO_RANDOM), 2, id='anyio alone'),
+        pytest.param(ASYNCIO + ANYIO + PLAIN, ('-n', '2', *NO_RANDOM), 5, id='pytest-xdist'),
+        pytest.param(ASYNCIO + PLAIN, ('--disable-socket', '--allow-unix-socket', *NO_RANDOM), 3, id='pytest-socket'),
+        pytest.param(ASYNCIO + ANYIO + PLAIN, ('-p', 'randomly'), 5, id='pytest-randomly'),
+    ],
+)
+def test_example_works_under_each_runner(run_pytest: Run, source: str, args: tuple[str, ...], count: int) -> None:
+    printed = run_pytest(source, *args)
+    assert outcome(printed) == f'{count} passed', printed
+
+
+def test_loop_of_the_session_is_used_by_several_tests(run_pytest: Run) -> None:
+    printed = run_pytest(
+        """
+        pytestmark = pytest.mark.asyncio(loop_scope='session')
+        kept = []
+
+        async def test_one(lowhaio_network, lowhaio_virtual_time):
+            expect(lowhaio_network)
+            assert await order(1) == 'ok'
+            await asyncio.sleep(100)
+
+        async def test_two(lowhaio_network):
+            expect(lowhaio_network)
+            kept.append(asyncio.create_task(asyncio.sleep(1_000)))
+            assert await order(1) == 'ok'
+
+        async def test_three(lowhaio_network):
+            expect(lowhaio_network)
+            assert await order(1) == 'ok'
+
+        async def test_end():
+            kept[0].cancel()
+        """,
+        *NO_RANDOM,
+    )
+    assert outcome(printed) == '1 failed, 3 passed', printed
+    assert 'still runs: sleep\n' in printed
+
+
+# What is reported
+
+
+def test_problem_fails_the_test_itself(run_pytest: Run) -> None:
+    printed = run_pytest(
+        """
+        @pytest.mark.asyncio
+        async def test_swallowed(lowhaio_network):
+            expect(lowhaio_network)
+            try:
+                await order(2)
+            except Exception:
+                pass
+
+        @pytest.mark.asyncio
+        async def test_unused(lowhaio_network):
+            expect(lowhaio_network)
+
+        @pytest.mark.asyncio
+        async def test_after():
+            pass
+        """,
+        *NO_RANDOM,
+    )
+    assert outcome(printed) == '2 failed, 1 passed', printed
+    for line in (
+        '2 things are wrong with what the fake network saw:',
+        '1. no expectation matches POST https://api.example.com/orders',
+        '  on connection 1, opened at test_downstream.py:11 in order',
+        '  expected at test_downstream.py:17 in expect',
+        '    - {"id":1}',
+        '    + {"id":2}',
+        '2. POST https://api.example.com/orders was expected once, but never asked for',
+        'POST https://api.example.com/orders was expected once, but never asked for',
+    ):
+        assert line in printed.splitlines(), printed
+    assert 'Traceback' not in printed
+
+
+def test_failing_test_says_what_the_network_saw(run_pytest: Run) -> None:
+    printed = run_pytest(
+        """
+        @pytest.mark.asyncio
+        async def test_failing(lowhaio_network):
+            expect(lowhaio_network)
+            assert False, 'mine'
+
+        @pytest.mark.asyncio
+        async def test_failing_and_nothing_to_say(lowhaio_network):
+            assert False, 'mine'
+
+        @pytest.mark.asyncio
+        async def test_skipped(lowhaio_network):
+            expect(lowhaio_network)
+            pytest.skip('not here')
+        """,
+        *NO_RANDOM,
+    )
+    assert outcome(printed) == '2 failed, 1 skipped', printed
+    assert printed.count('Captured the fake network call') == 1
+    assert printed.count('but never asked for') == 1
+
+
+def test_unexpected_request_shows_no_line_of_the_companion(run_pytest: Run) -> None:
+    printed = run_pytest(
+        """
+        @pytest.mark.asyncio
+        async def test_raised(lowhaio_network):
+            expect(lowhaio_network)
+            await order(2)
+        """,
+        *NO_RANDOM,
+    )
+    assert outcome(printed) == '1 failed'
+    assert re.search('^E +lowhaio_testing.UnexpectedRequest: no expectation matches POST', printed, re.MULTILINE)
+    assert 'lowhaio_testing.py:' not in printed
+    assert printed.count('no expectation matches') == 1
+
+
+@pytest.mark.parametrize(
+    ('source', 'message'),
+    [
+        (
+            """
+            async def test(lowhaio_network):
+                lowhaio_network.server(API).expect().reply(body=bytes(1_000_000))
+                request, _ = Pool()
+                kept.append(await request(b'GET', API))
+            """,
+            'still in use: the reply to GET https://api.example.com/ was not read to its end\n  opened at test_down',
+        ),
+        (
+            """
+            async def test(lowhaio_network):
+                expect(lowhaio_network)
+                assert await order(1) == 'ok'
+                kept.append(asyncio.create_task(asyncio.sleep(1_000), name='my worker'))
+                await asyncio.sleep(0)
+            """,
+            'my worker still runs: sleep\n  waiting at ',
+        ),
+        (
+            """
+            @pytest.mark.lowhaio(strict=True)
+            async def test(lowhaio_network):
+                expect(lowhaio_network)
+                request, _ = Pool()
+                _, _, body = await request(b'POST', f'{API}/orders', body=streamed(b'{"id":1}'))
+                kept.append((request, await buffered(body)))
+            """,
+            'connection 1 to https://api.example.com is open and idle',
+        ),
+        (
+            """
+            async def test(lowhaio_network):
+                await order(1)
+            """,
+            'the fake network has no server https://api.example.com: it has no server yet',
+        ),
+    ],
+)
+def test_leak_fails_the_test(run_pytest: Run, source: str, message: str) -> None:
+    printed = run_pytest('\nkept = []\n\n@pytest.mark.asyncio' + textwrap.dedent(source), *NO_RANDOM)
+    assert outcome(printed) == '1 failed', printed
+    assert message in printed
+
+
+def test_idle_connection_of_a_pool_that_nobody_closed_is_no_leak(run_pytest: Run) -> None:
+    printed = run_pytest(
+        """
+        kept = []
+
+        @pytest.mark.asyncio
+        async def test_idle(lowhaio_network):
+            expect(lowhaio_network)
+            request, _ = Pool()
+            _, _, body = await request(b'POST', f'{API}/orders', body=streamed(b'{"id":1}'))
+            kept.append((request, await buffered(body)))
+            kept.append(lowhaio_network)
+
+        def test_closed_by_the_fixture():
+            assert not kept[1].connections[0].is_open
+        """,
+        *NO_RANDOM,
+    )
+    assert outcome(printed) == '2 passed', printed
+
+
+# Settings
+
+
+def test_marker_has_settings_and_the_nearest_counts(run_pytest: Run) -> None:
+    printed = run_pytest(
+        """
+        pytestmark = pytest.mark.lowhaio(strict=True, allow=['a.example'])
+
+        def test_of_the_module(lowhaio_network):
+            assert lowhaio_network.strict and not lowhaio_network.trust
+
+        @pytest.mark.lowhaio(trust=True, strict=False)
+        def test_of_the_function(lowhaio_network):
+            assert lowhaio_network.trust and not lowhaio_network.strict
+
+        @pytest.mark.lowhaio(slow=True)
+        def test_wrong(lowhaio_network):
+            pass
+
+        @pytest.mark.lowhaio('strict')
+        def test_wrong_too(lowhaio_network):
+            pass
+        """,
+        *NO_RANDOM,
+    )
+    assert outcome(printed) == '2 passed, 2 errors', printed
+    assert 'expected @pytest.mark.lowhaio(strict=..., trust=..., allow=...), got slow' in printed
+    assert "expected @pytest.mark.lowhaio(strict=..., trust=..., allow=...), got 'strict'" in printed
+
+
+def test_virtual_time_marks_its_tests_which_can_be_deselected(run_pytest: Run) -> None:
+    printed = run_pytest(ASYNCIO, '-m', 'not lowhaio_virtual_time', *NO_RANDOM)
+    assert outcome(printed) == '1 passed, 1 deselected', printed
+
+
+def test_markers_and_fixtures_are_listed_with_what_they_are_for(run_pytest: Run) -> None:
+    assert '@pytest.mark.lowhaio(strict=False, trust=False, allow=()): settings of' in run_pytest('', '--markers')
+    printed = run_pytest('', '--fixtures')
+    assert 'lowhaio_network' in printed
+    assert 'A fake network in place of the real one' in printed
+
+
+# Cost
+
+
+def test_unused_plugin_imports_nothing_and_costs_little(run_pytest: Run) -> None:
+    printed = run_pytest(
+        """
+        import sys, time
+
+        def test_unused():
+            assert '_lowhaio_pytest' in sys.modules
+            assert not {'lowhaio', 'lowhaio_testing', 'aiodnsresolver', 'trustme'} & sys.modules.keys()
+            costs = []
+            for _ in range(5):
+                del sys.modules['_lowhaio_pytest']
+                began = time.process_time()
+                import _lowhaio_pytest
+                costs.append(time.process_time() - began)
+            assert min(costs) < 0.005, costs
+        """,
+        *NO_RANDOM,
+        library='',
+    )
+    assert outcome(printed) == '1 passed', printed
