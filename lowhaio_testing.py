@@ -4032,8 +4032,6 @@ class Recording:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Recording) and self.exchanges == other.exchanges
 
-    __hash__: ClassVar[None]  # type: ignore[assignment]
-
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Recording:
         """Read a file, and look at what lies beside it. Raises RecordingError, OSError."""
@@ -5886,8 +5884,10 @@ def _steadied(exchange: RecordedExchange, ignored: Container[bytes]) -> Recorded
     if _is_complete(exchange):  # then the connection's end says nothing
         steps = [step for step in steps if not isinstance(step, Close)]
     for at, step in enumerate(steps):
-        if isinstance(step, Send) and _size(step) <= _SIDE_LIMIT:
-            steps[at] = Send(_steadied_heads(step.data, ignored))
+        if isinstance(step, Send):
+            parts = _parts(step)
+            head = _first(parts, _head_length([parts]))
+            steps[at] = _step_of(Send, [_steadied_head(head, ignored), *_without_head([parts], len(head))])
     return exchange._replace(script=Script(*steps))
 
 
@@ -5909,11 +5909,9 @@ def _is_complete(exchange: RecordedExchange) -> bool:
     return framing is not None and bool(framing.complete)
 
 
-def _steadied_heads(octets: bytes, ignored: Container[bytes]) -> bytes:
-    end = _head_length([(octets,)])
-    return _edited(
-        octets, [(start, stop, b'...') for name, start, stop in _line_spans(octets, 0, end) if name in ignored]
-    )
+def _steadied_head(head: bytes, ignored: Container[bytes]) -> bytes:
+    spans = _line_spans(head, 0, len(head))
+    return _edited(head, [(start, end, b'...') for name, start, end in spans if name in ignored])
 
 
 def _verify(

@@ -11,6 +11,7 @@ Every HTTP server of the fleet offers the same resources, as far as it can witho
     /echo               POST: the body sent back
     /sink               POST: how many octets came, in decimal
     /limited            POST: 413, before the body is read
+    /trailers           Node and what stands before it: chunked, with a trailer section
     /arrival            Node only: the request's place in the order in which the process received them
 
 Configurations are written to a directory of their own; ports are free ones of the moment. Each server is the leader of
@@ -338,7 +339,7 @@ class Fleet:
                     location = /nothing {{ return 204; }}
                     location = /moved {{ return 302 /small; }}
                     location = /limited {{ client_max_body_size 1k; return 413 "too large"; }}
-                    location ~ ^/(echo|sink|moved-post|big-chunked/[0-9]+)$ {{
+                    location ~ ^/(echo|sink|moved-post|trailers|big-chunked/[0-9]+)$ {{
                         proxy_pass http://127.0.0.1:{origin.port};
                         proxy_http_version 1.1;
                         proxy_request_buffering off;
@@ -447,6 +448,7 @@ backend back
     admin off
     auto_https off
     servers {{
+        protocols h1 h2
         timeouts {{
             idle 1s
         }}
@@ -457,17 +459,17 @@ backend back
     respond /nothing 204
     redir /moved /small 302
     respond /limited 413
-    @origin path /echo /sink /moved-post /big-chunked/*
+    @origin path /echo /sink /moved-post /trailers /big-chunked/*
     reverse_proxy @origin 127.0.0.1:{origin.port} {{
         flush_interval -1
     }}
     root * {self.files}
     file_server
 }}
-http://localhost:{port} {{
+http://:{port} {{
     import site
 }}
-https://localhost:{tls_port} {{
+https://:{tls_port} {{
     tls {self.certificate} {self.key}
     import site
 }}
@@ -494,6 +496,7 @@ server.upload-dirs = ("{self.directory}")
 server.max-keep-alive-idle = 1
 server.max-keep-alive-requests = 100000
 server.max-request-size = 0
+etag.use-inode = "disable"
 server.stream-request-body = 2
 server.stream-response-body = 2
 # A CGI program needs a length: only what is gathered first may come chunked.

@@ -32,6 +32,11 @@ function handle(request, response) {
     whole(response, 302, 'moved', { location: '/small' });
   } else if (path === '/moved-post') {
     whole(response, 307, 'moved', { location: '/echo' });
+  } else if (path === '/trailers') {
+    response.writeHead(200, { trailer: 'x-checksum', 'transfer-encoding': 'chunked' });
+    response.write('a body');
+    response.addTrailers({ 'x-checksum': '6f2c' });
+    response.end();
   } else if (path === '/limited') {
     whole(response, 413, 'too large', { connection: 'close' });
   } else if (path === '/arrival') {
