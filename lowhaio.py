@@ -623,6 +623,13 @@ _BARE_CR = re.compile(rb'\r(?!\n)')
 _FRAMING_FIELDS = frozenset((b'connection', b'content-length', b'keep-alive', b'transfer-encoding'))
 
 
+_COMMON_FIELDS = frozenset(
+    b'accept-ranges age alt-svc cache-control connection content-encoding content-language content-length content-type '
+    b'date expires keep-alive pragma server strict-transport-security transfer-encoding vary via '
+    b'x-content-type-options x-frame-options x-powered-by'.split()
+)
+
+
 class _StatusLines(dict[bytes, 'tuple[int, bytes, int]']):
     """Status lines seen before -> minor version, code, and code as a number; bounded, like the field names."""
 
@@ -642,14 +649,16 @@ _STATUS_LINES = _StatusLines()
 
 
 class _FieldLines(dict[bytes, tuple[bytes, bytes]]):
-    """Field lines seen before -> (name in lower case, value); bounded. Most lines of a head are those of the last."""
+    """Field lines seen before -> (name in lower case, value); bounded. Most lines of a head are those of the last, and
+    only of those that are the same for everybody is any kept.
+    """
 
     def __missing__(self, line: bytes) -> tuple[bytes, bytes]:
         name, colon, value = line.partition(b':')
         if not colon:
             raise ValueError
         field = _FIELD_NAMES[name], value.strip(b' \t')
-        if len(line) <= 64:
+        if len(line) <= 64 and field[0] in _COMMON_FIELDS:
             if len(self) >= 1_024:
                 self.clear()
             self[line] = field
@@ -1375,11 +1384,12 @@ class Connection:
 
     def _on_time(self) -> None:
         self._timer = None
-        self._timer_at = math.inf
+        # The time that it was set for, not the clock: where the loop has stood still, it hasn't looked for octets since
+        fired_at, self._timer_at = self._timer_at, math.inf
         waiter = self._receiving or self._sending
         if waiter is None and not self.idle:
             return  # nobody waits for the peer: the next who does arms it again
-        if self._loop.time() < self._deadline:
+        if fired_at < self._deadline:
             if self._deadline < math.inf:
                 self._timer_at = self._deadline
                 self._timer = self._loop.call_at(self._deadline, _fire, weakref.ref(self))
@@ -2127,21 +2137,19 @@ _SUSPENDED: Any = object()
 class _Source:
     """The caller's body iterator, stepped by hand so that a slow one delays neither the head nor the response."""
 
-    __slots__ = ('_awaited', '_first', '_iterator', '_step', 'begun', 'ended', 'error')
+    __slots__ = ('_awaited', '_first', '_iterator', '_step', 'ended', 'error')
 
     def __init__(self, iterator: AsyncIterator[bytes]) -> None:
         self._iterator = iterator
         self._first: Any = None
         self._step: Any = None
         self._awaited: Any = None
-        self.begun = False
         self.ended = False
         self.error: BaseException | None = None  # what the iterator raised
 
     def begin(self) -> bool:
         """Take the first step; whether there is, or may be, anything to send."""
-        if not self.begun:
-            self._first = self.poll()
+        self._first = self.poll()
         return self._first is not None
 
     def poll(self) -> Any:
@@ -2149,9 +2157,6 @@ class _Source:
         if self._first is not None:
             first, self._first = self._first, None
             return first
-        if self._step is not None:
-            return _SUSPENDED
-        self.begun = True
         try:
             step: Any = self._iterator.__anext__()
             if not hasattr(step, 'send'):
