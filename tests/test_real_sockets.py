@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -66,3 +67,39 @@ async def test_a_reset_while_idle_costs_the_next_request_nothing() -> None:
             assert await lowhaio.buffered((await request(b'POST', server.origin))[2]) == b'0'
             assert was_reset.wait(5)
             assert await lowhaio.buffered((await request(b'POST', server.origin))[2]) == b'1'
+
+
+@pytest.mark.parametrize('phase', ['head', 'body'])
+async def test_an_answer_that_came_while_the_loop_stood_still_is_not_late(phase: str) -> None:
+    """Not what the clock says counts, but whether the loop has had a chance to look."""
+    stands_still, answered = threading.Event(), threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.answer(b'first')
+        peer.head()
+        head = b'HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n'
+        if phase == 'body':
+            peer.send(head)
+        assert stands_still.wait(5)
+        peer.send((head if phase == 'head' else b'') + b'second')
+        answered.set()
+
+    def block() -> None:
+        # Until the timer of the time that the connection was idle is due: it is not what the request waits for any
+        # more, but it runs behind what is called now, in a pass of the loop that began before there was an answer.
+        time.sleep(0.05)
+        loop.call_soon(block_again)
+
+    def block_again() -> None:
+        stands_still.set()
+        assert answered.wait(5)
+        time.sleep(0.5)
+
+    loop = asyncio.get_running_loop()
+    with serve(script) as server:
+        async with lowhaio.Pool(socket_timeout=0.4, keep_alive_timeout=0.3) as request:
+            assert await lowhaio.buffered((await request(b'GET', server.origin))[2]) == b'first'
+            loop.call_later(0.28, block)
+            await asyncio.sleep(0.2)
+            _, _, body = await request(b'GET', server.origin)
+            assert await lowhaio.buffered(body) == b'second'
