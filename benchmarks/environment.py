@@ -5,6 +5,7 @@ Everything lies in `benchmarks/.work`, which git ignores and which can be delete
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import signal
@@ -24,6 +25,7 @@ WORK = HERE / '.work'
 DOWNLOAD = 1 << 30
 HOSTS = 1000
 NAMESERVER = '127.0.0.153'
+PR_SET_PDEATHSIG = 1
 
 # Debian's names of what is not Python; on another system install the equivalents.
 PROGRAMS = {'nginx': 'nginx-light', 'cc': 'gcc', 'openssl': 'openssl', 'wrk': 'wrk'}
@@ -60,10 +62,6 @@ def cores() -> Cores:
     """The first core for the client, the second for the servers; the same one where there is only one."""
     usable = sorted(os.sched_getaffinity(0))
     return Cores({usable[0]}, {usable[1 % len(usable)]})
-
-
-def pinned(core: set[int]) -> object:
-    return lambda: os.sched_setaffinity(0, core)
 
 
 def install_programs() -> None:
@@ -218,7 +216,13 @@ def servers() -> Iterator[dict[str, str]]:
 @contextmanager
 def _running(command: list[str]) -> Iterator[None]:
     core = cores().server
-    process = subprocess.Popen(command, preexec_fn=lambda: os.sched_setaffinity(0, core), stderr=subprocess.DEVNULL)
+    system = ctypes.CDLL(None)
+
+    def before() -> None:
+        os.sched_setaffinity(0, core)
+        system.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # it ends with this process, however that ends
+
+    process = subprocess.Popen(command, preexec_fn=before, stderr=subprocess.DEVNULL)
     try:
         yield
     finally:
