@@ -66,6 +66,11 @@ DEVELOPMENT = [
     'lowhaio-chunked>=0.0.5',
     'lowhaio-redirect>=0.0.1',
     'lowhaio-retry>=0.0.5',
+    # Other clients: the cassettes of vcrpy that they write replay here, and ours there
+    'aiohttp>=3.11',
+    'httpx>=0.28',
+    'requests>=2.32',
+    'types-requests>=2.32',
     # Release
     'build>=1.2',
     'setuptools>=77',

@@ -49,6 +49,7 @@ async def get(request: Any, path: str = '/', method: bytes = b'GET', **how: Any)
 # Recording
 
 
+@pytest.mark.asyncio
 async def test_recording_has_the_octets_of_both_sides_in_their_segments(internet: FakeNetwork, tmp_path: Path) -> None:
     server = internet.server(API)
     server.play([lowhaio_testing.ExpectRequest(), REPLY, b'3\r\none\r\n', b'0\r\n\r\n', Close()])
@@ -67,6 +68,7 @@ async def test_recording_has_the_octets_of_both_sides_in_their_segments(internet
     assert exchange.response_octets == bytes(server.connections[0].sent)
 
 
+@pytest.mark.asyncio
 async def test_body_is_not_held_back_by_a_recorder(internet: FakeNetwork) -> None:
     server = internet.server(API)
     server.play([lowhaio_testing.ExpectRequest(), REPLY, b'1\r\na\r\n', lowhaio_testing.Wait('read'), b'0\r\n\r\n'])
@@ -77,6 +79,7 @@ async def test_body_is_not_held_back_by_a_recorder(internet: FakeNetwork) -> Non
         assert await buffered(body) == b''
 
 
+@pytest.mark.asyncio
 async def test_exchanges_are_in_the_order_of_their_requests(internet: FakeNetwork, tmp_path: Path) -> None:
     server = internet.server(API)
     for path in ('/1', '/2', '/3'):
@@ -90,6 +93,7 @@ async def test_exchanges_are_in_the_order_of_their_requests(internet: FakeNetwor
     assert [exchange.script[1] for exchange in exchanges[:2]] == [Pause(0.2), Pause(0.1)]
 
 
+@pytest.mark.asyncio
 async def test_exchanges_of_one_connection_are_apart(internet: FakeNetwork, tmp_path: Path) -> None:
     internet.server(API).expect(b'GET').always().reply(body=b'x')
     with recording(tmp_path / 'x.txt', mode='once'):
@@ -100,6 +104,7 @@ async def test_exchanges_of_one_connection_are_apart(internet: FakeNetwork, tmp_
     assert [(exchange.connection, len(exchange.script)) for exchange in exchanges] == [(1, 2)] * 3
 
 
+@pytest.mark.asyncio
 @pytest.mark.parametrize(
     ('end', 'recorded'),
     [(Close(), Close()), (Close(notify=False), Close(notify=False)), (Reset(), Reset())],
@@ -125,6 +130,7 @@ async def test_end_of_a_connection_is_recorded_and_replayed(
     assert (first == (b'200', (), b'half')) == (end == Close())
 
 
+@pytest.mark.asyncio
 async def test_idle_close_belongs_to_the_exchange_before_it(internet: FakeNetwork, tmp_path: Path) -> None:
     reply = b'HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nx'
     internet.server(API).play([lowhaio_testing.ExpectRequest(), reply, Pause(5), Close()])
@@ -143,6 +149,7 @@ async def test_idle_close_belongs_to_the_exchange_before_it(internet: FakeNetwor
         assert session.exchanges == Recording.load(tmp_path / 'x.txt').exchanges
 
 
+@pytest.mark.asyncio
 async def test_early_answer_and_100_continue_are_replayed_in_place(internet: FakeNetwork, tmp_path: Path) -> None:
     server = internet.server(API)
     server.expect(b'PUT', '/continue').reply(201, interim=[100])
@@ -169,6 +176,7 @@ async def test_early_answer_and_100_continue_are_replayed_in_place(internet: Fak
         assert clock.elapsed < 900
 
 
+@pytest.mark.asyncio
 async def test_aborted_recording_leaves_the_old_file(internet: FakeNetwork, tmp_path: Path) -> None:
     internet.server(API).expect(b'GET').always().reply(body=bytes(2_000_000))
     path = tmp_path / 'x.txt'
@@ -185,6 +193,7 @@ async def test_aborted_recording_leaves_the_old_file(internet: FakeNetwork, tmp_
     assert {one.name: one.read_bytes() for one in tmp_path.iterdir()} == before
 
 
+@pytest.mark.asyncio
 async def test_long_download_and_upload_go_to_files(internet: FakeNetwork, tmp_path: Path) -> None:
     server = internet.server(API)
     long = bytes(index % 253 for index in range(3_000_000))
@@ -219,6 +228,7 @@ async def recorded(internet: FakeNetwork, path: Path, *requests: tuple[bytes, st
                 await get(request, target, method, body=streamed(body))
 
 
+@pytest.mark.asyncio
 async def test_request_that_was_not_recorded_is_explained(internet: FakeNetwork, tmp_path: Path) -> None:
     path = tmp_path / 'x.txt'
     await recorded(internet, path, (b'GET', '/orders', b''), (b'POST', '/orders', b'{"id":1}'))
@@ -236,6 +246,7 @@ async def test_request_that_was_not_recorded_is_explained(internet: FakeNetwork,
     )
 
 
+@pytest.mark.asyncio
 @pytest.mark.parametrize(
     ('method', 'url', 'message'),
     [
@@ -256,6 +267,7 @@ async def test_other_request_is_explained(
                 await request(method, url)
 
 
+@pytest.mark.asyncio
 async def test_exchange_is_replayed_once(internet: FakeNetwork, tmp_path: Path) -> None:
     path = tmp_path / 'x.txt'
     await recorded(internet, path, (b'GET', '/orders', b''))
@@ -266,6 +278,7 @@ async def test_exchange_is_replayed_once(internet: FakeNetwork, tmp_path: Path) 
                 await get(request, '/orders')
 
 
+@pytest.mark.asyncio
 async def test_exchange_that_is_not_asked_for_fails_unless_that_is_allowed(
     internet: FakeNetwork, tmp_path: Path
 ) -> None:
@@ -278,6 +291,7 @@ async def test_exchange_that_is_not_asked_for_fails_unless_that_is_allowed(
         pass
 
 
+@pytest.mark.asyncio
 async def test_concurrent_requests_that_are_the_same_keep_their_order(internet: FakeNetwork, tmp_path: Path) -> None:
     path = tmp_path / 'x.txt'
     await recorded(internet, path, *[(b'GET', '/same', b'')] * 5)
@@ -288,6 +302,7 @@ async def test_concurrent_requests_that_are_the_same_keep_their_order(internet: 
         assert [body for _, _, body in answers] == [b'0', b'1', b'2', b'3', b'4']
 
 
+@pytest.mark.asyncio
 @pytest.mark.parametrize(
     ('match', 'fits'),
     [
@@ -328,6 +343,7 @@ def test_unknown_match_and_mode_are_refused(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.asyncio
 async def test_body_in_other_chunks_matches(internet: FakeNetwork, tmp_path: Path) -> None:
     path = tmp_path / 'x.txt'
     internet.server(API).expect(b'POST', '/').reply(204)
@@ -345,6 +361,7 @@ async def test_body_in_other_chunks_matches(internet: FakeNetwork, tmp_path: Pat
             await get(request, '/', b'POST', body=pieces(4, 2))
 
 
+@pytest.mark.asyncio
 async def test_context_of_the_code_under_test_serves_for_replay(internet: FakeNetwork, tmp_path: Path) -> None:
     path = tmp_path / 'x.txt'
     internet.server(API).expect(b'GET').reply(204)
@@ -363,11 +380,13 @@ async def test_context_of_the_code_under_test_serves_for_replay(internet: FakeNe
 # Modes
 
 
+@pytest.mark.asyncio
 async def test_none_wants_a_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="mode='once' makes it"), recording(tmp_path / 'x.txt'):
         pass
 
 
+@pytest.mark.asyncio
 async def test_once_replays_when_there_is_a_file(internet: FakeNetwork, tmp_path: Path) -> None:
     path = tmp_path / 'x.txt'
     await recorded(internet, path, (b'GET', '/orders', b''))
@@ -378,6 +397,7 @@ async def test_once_replays_when_there_is_a_file(internet: FakeNetwork, tmp_path
     assert len(internet.requests) == 1
 
 
+@pytest.mark.asyncio
 async def test_new_episodes_adds_what_is_not_there(internet: FakeNetwork, tmp_path: Path) -> None:
     path = tmp_path / 'x.txt'
     await recorded(internet, path, (b'GET', '/old', b''))
@@ -401,6 +421,7 @@ async def test_new_episodes_adds_what_is_not_there(internet: FakeNetwork, tmp_pa
             assert await buffered((await request(b'GET', 'http://other.example/'))[2]) == b'other'
 
 
+@pytest.mark.asyncio
 async def test_new_episodes_streams_both_ways(internet: FakeNetwork, tmp_path: Path) -> None:
     server = internet.server(API)
     long = bytes(1_500_000)
@@ -413,6 +434,7 @@ async def test_new_episodes_streams_both_ways(internet: FakeNetwork, tmp_path: P
     assert Recording.load(tmp_path / 'x.txt').exchanges[0].request.body == long
 
 
+@pytest.mark.asyncio
 async def test_new_episodes_hands_on_how_the_real_server_fails(internet: FakeNetwork, tmp_path: Path) -> None:
     server = internet.server(API)
     server.play([lowhaio_testing.ExpectRequest(), b'HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nabc', Reset()])
@@ -424,6 +446,7 @@ async def test_new_episodes_hands_on_how_the_real_server_fails(internet: FakeNet
     assert Recording.load(tmp_path / 'x.txt').exchanges[0].script[-1] == Reset()
 
 
+@pytest.mark.asyncio
 async def test_all_records_anew_and_keeps_the_rest(internet: FakeNetwork, tmp_path: Path) -> None:
     path = tmp_path / 'x.txt'
     await recorded(internet, path, (b'GET', '/a', b''), (b'GET', '/b', b''))
@@ -436,6 +459,7 @@ async def test_all_records_anew_and_keeps_the_rest(internet: FakeNetwork, tmp_pa
     assert exchanges[1].response_octets.endswith(b'changed')
 
 
+@pytest.mark.asyncio
 async def test_rewrite_forgets_what_was_there(internet: FakeNetwork, tmp_path: Path) -> None:
     path = tmp_path / 'x.txt'
     await recorded(internet, path, (b'GET', '/a', b''), (b'GET', '/b', b''))
@@ -446,6 +470,7 @@ async def test_rewrite_forgets_what_was_there(internet: FakeNetwork, tmp_path: P
     assert [exchange.request.target for exchange in Recording.load(path).exchanges] == [b'/c']
 
 
+@pytest.mark.asyncio
 async def test_verify_passes_while_the_server_answers_the_same(internet: FakeNetwork, tmp_path: Path) -> None:
     path = tmp_path / 'x.txt'
     server = internet.server(API)
@@ -467,6 +492,7 @@ async def test_verify_passes_while_the_server_answers_the_same(internet: FakeNet
     assert server.requests[-1].header('authorization') == b'Bearer secret-of-mine-2'
 
 
+@pytest.mark.asyncio
 @pytest.mark.parametrize(
     ('reply', 'shown'),
     [
@@ -496,6 +522,7 @@ async def test_verify_shows_what_the_server_answers_now(
     assert shown in str(caught.value)
 
 
+@pytest.mark.asyncio
 async def test_verify_shows_a_request_that_is_not_the_recorded_one(internet: FakeNetwork, tmp_path: Path) -> None:
     path = tmp_path / 'x.txt'
     internet.server(API).expect(b'GET', '/').always().reply(body=b'same')
@@ -508,6 +535,7 @@ async def test_verify_shows_a_request_that_is_not_the_recorded_one(internet: Fak
     assert '-> accept: text/plain\n+> accept: text/html' in str(caught.value)
 
 
+@pytest.mark.asyncio
 async def test_gzip_and_long_bodies_verify(internet: FakeNetwork, tmp_path: Path) -> None:
     path = tmp_path / 'x.txt'
     body = gzip.compress(bytes(index * index % 256 for index in range(4_000_000)), mtime=0) + bytes(2_000_000)

@@ -99,6 +99,7 @@ def test_cassette_of_ours_reads_like_any_other(server: Server, cassette: Callabl
     assert response['lowhaio'] == {'fields': names, 'pieces': [1]}
 
 
+@pytest.mark.asyncio
 async def test_pieces_and_order_of_fields_survive(server: Server, cassette: Callable[..., Any]) -> None:
     async def once(path: str) -> tuple[Any, list[bytes]]:
         async with Pool() as request:
@@ -112,6 +113,7 @@ async def test_pieces_and_order_of_fields_survive(server: Server, cassette: Call
         assert [await once('/chunked'), await once('/fields')] == recorded
 
 
+@pytest.mark.asyncio
 async def test_edited_message_is_framed_anew(server: Server, cassette: Callable[..., Any], tmp_path: Path) -> None:
     with cassette():
         for path in ('/chunked', '/plain'):
@@ -131,6 +133,7 @@ async def test_edited_message_is_framed_anew(server: Server, cassette: Callable[
 # What vcrpy offers
 
 
+@pytest.mark.asyncio
 @pytest.mark.parametrize(
     ('mode', 'second', 'kept'),
     [
@@ -166,6 +169,7 @@ def test_none_without_a_cassette_asks_nobody(server: Server, cassette: Callable[
     assert server.asked == []
 
 
+@pytest.mark.asyncio
 async def test_requests_that_are_the_same_replay_in_order(server: Server, cassette: Callable[..., Any]) -> None:
     async def three() -> list[bytes]:
         async with Pool() as request:
@@ -183,6 +187,7 @@ async def test_requests_that_are_the_same_replay_in_order(server: Server, casset
             assert await three() == recorded
 
 
+@pytest.mark.asyncio
 async def test_interactions_are_in_the_order_of_requests(
     server: Server, cassette: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -194,6 +199,7 @@ async def test_interactions_are_in_the_order_of_requests(
     assert [one['request']['uri'].removeprefix(server.url) for one in interactions(tmp_path)] == ['/chunked', '/fast']
 
 
+@pytest.mark.asyncio
 async def test_filters_of_requests_and_responses(server: Server, cassette: Callable[..., Any], tmp_path: Path) -> None:
     def before_record_response(response: Any) -> Any:
         response['body']['string'] = response['body']['string'].replace(b'token', b'hidden')
@@ -234,6 +240,7 @@ async def test_filters_of_requests_and_responses(server: Server, cassette: Calla
     assert len(server.asked) == before
 
 
+@pytest.mark.asyncio
 async def test_match_on_and_own_matchers(server: Server, cassette: Callable[..., Any]) -> None:
     async def post(body: bytes) -> bytes:
         async with Pool() as request:
@@ -252,6 +259,7 @@ async def test_match_on_and_own_matchers(server: Server, cassette: Callable[...,
         assert [await post(b'x') for _ in range(3)] == [b'one'] * 3
 
 
+@pytest.mark.asyncio
 async def test_hosts_that_are_ignored_are_asked(server: Server, cassette: Callable[..., Any], tmp_path: Path) -> None:
     with cassette(ignore_localhost=True, record_mode='none'):
         async with Pool() as request:
@@ -259,6 +267,7 @@ async def test_hosts_that_are_ignored_are_asked(server: Server, cassette: Callab
     assert not (tmp_path / 'x.yaml').exists()
 
 
+@pytest.mark.asyncio
 async def test_compressed_responses_are_decoded_where_that_is_asked_for(
     server: Server, cassette: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -272,6 +281,7 @@ async def test_compressed_responses_are_decoded_where_that_is_asked_for(
             assert dict(headers).get(b'content-encoding') is None
 
 
+@pytest.mark.asyncio
 async def test_nested_cassettes(server: Server, cassette: Callable[..., Any], tmp_path: Path) -> None:
     async with Pool() as request:
 
@@ -288,6 +298,7 @@ async def test_nested_cassettes(server: Server, cassette: Callable[..., Any], tm
     assert [one['request']['uri'][-2:] for one in interactions(tmp_path, 'inner.yaml')] == ['/2']
 
 
+@pytest.mark.asyncio
 async def test_json_serializer(server: Server, cassette: Callable[..., Any]) -> None:
     for mode in ('once', 'none'):
         with cassette('x.json', serializer='json', record_mode=mode):
@@ -296,6 +307,7 @@ async def test_json_serializer(server: Server, cassette: Callable[..., Any]) -> 
     assert len(server.asked) == 1
 
 
+@pytest.mark.asyncio
 async def test_network_is_the_real_one_again_behind_a_cassette(server: Server, cassette: Callable[..., Any]) -> None:
     before = lowhaio.replace_network(None)
     with pytest.raises(RuntimeError), cassette():
@@ -306,6 +318,7 @@ async def test_network_is_the_real_one_again_behind_a_cassette(server: Server, c
 # What a cassette can't hold is said
 
 
+@pytest.mark.asyncio
 async def test_abandoned_body_is_not_recorded_and_that_is_said(
     server: Server, cassette: Callable[..., Any], tmp_path: Path
 ) -> None:
@@ -322,6 +335,7 @@ async def test_abandoned_body_is_not_recorded_and_that_is_said(
     assert [one['request']['uri'].removeprefix(server.url) for one in interactions(tmp_path)] == ['/a']
 
 
+@pytest.mark.asyncio
 async def test_trailers_are_left_out_and_that_is_said(server: Server, cassette: Callable[..., Any]) -> None:
     async def ask() -> Any:
         with cassette():
@@ -334,6 +348,7 @@ async def test_trailers_are_left_out_and_that_is_said(server: Server, cassette: 
         assert await ask() == ((b'x-sum', b'1'),)
 
 
+@pytest.mark.asyncio
 async def test_real_server_that_is_not_there_is_the_same_error(server: Server, cassette: Callable[..., Any]) -> None:
     with cassette():
         async with Pool() as request:
