@@ -46,7 +46,9 @@ MANY_FIELDS = FEW_FIELDS | {
     'Referrer-Policy': 'strict-origin-when-cross-origin',
     'Access-Control-Allow-Origin': 'https://app.example.com',
 }
-BODY = '{"id": 1, "name": "an answer of one hundred and twenty eight octets", "tags": ["small", "json", "reply"], "padding": "..........."}'[:128]
+BODY = '{"id": 1, "name": "an answer of one hundred and twenty eight octets", "tags": ["small", "json", "reply"], "padding": "..........."}'[
+    :128
+]
 
 
 class SetupError(Exception):
@@ -111,7 +113,16 @@ def install_clients(python: str, clients: Sequence[Client], newest: bool = False
         print(f'installing {client.name} for Python {python}', file=sys.stderr)
         subprocess.run([base, '-m', 'venv', '--without-pip', '--clear', where], check=True)
         if client.requirements:
-            pip = [sys.executable, '-m', 'pip', '--python', interpreter(python, client), 'install', '--quiet', '--no-compile']
+            pip = [
+                sys.executable,
+                '-m',
+                'pip',
+                '--python',
+                interpreter(python, client),
+                'install',
+                '--quiet',
+                '--no-compile',
+            ]
             subprocess.run([*pip, '--upgrade', *client.requirements], check=True, stderr=subprocess.DEVNULL)
         subprocess.run([interpreter(python, client), '-m', 'compileall', '-q', where / 'lib'], check=False)
         (where / 'ready').touch()
@@ -147,7 +158,20 @@ def certificates() -> tuple[Path, Path, Path]:
     ca = ['-addext', 'basicConstraints=critical,CA:TRUE', '-addext', 'keyUsage=critical,keyCertSign']
     sign = ['-CA', authority, '-CAkey', authority_key, '-CAcreateserial', '-days', '3650', '-extfile', extensions]
     for command in (
-        ['openssl', 'req', '-x509', *new_key, authority_key, '-out', authority, '-days', '3650', '-subj', '/CN=bench CA', *ca],
+        [
+            'openssl',
+            'req',
+            '-x509',
+            *new_key,
+            authority_key,
+            '-out',
+            authority,
+            '-days',
+            '3650',
+            '-subj',
+            '/CN=bench CA',
+            *ca,
+        ],
         ['openssl', 'req', *new_key, key, '-out', asked, '-subj', '/CN=bench'],
         ['openssl', 'x509', '-req', '-in', asked, '-out', chain, *sign],
     ):

@@ -102,12 +102,27 @@ def pure_sweeps() -> list[Sweep]:
         Sweep('fields, lines ended by LF alone', FIELDS[:-1] + (900,), lambda n: head(head_of(fields(n, b'\n')))),
         Sweep('folded lines of one field', FIELDS[:-1] + (900,), lambda n: head(head_of(b'a: b\r\n' + b' c\r\n' * n))),
         Sweep('connection options', THREE, lambda n: framed(head_of(b'connection: ' + b'a,' * n + b'b\r\n'))),
-        Sweep('lines of one content-length', FIELDS[:-1] + (900,), lambda n: framed(head_of(b'content-length: 5\r\n' * n))),
+        Sweep(
+            'lines of one content-length', FIELDS[:-1] + (900,), lambda n: framed(head_of(b'content-length: 5\r\n' * n))
+        ),
         Sweep('octets of a value', OCTETS, lambda n: head(head_of(b'a: ' + b'v' * n + b'\r\n'))),
-        Sweep('octets of white space around a value', OCTETS, lambda n: head(head_of(b'a:' + b' ' * n + b'v' + b' ' * n + b'\r\n'))),
+        Sweep(
+            'octets of white space around a value',
+            OCTETS,
+            lambda n: head(head_of(b'a:' + b' ' * n + b'v' + b' ' * n + b'\r\n')),
+        ),
         Sweep('head, one octet at a time', OCTETS[:5], lambda n: in_parts(head_of(b'a: ' + b'v' * n + b'\r\n'), 1)),
-        Sweep('head of short lines, one octet at a time', FIELDS[:-1] + (900,), lambda n: in_parts(head_of(b'a:\r\n' * n), 1)),
-        Sweep('chunks of 64 KiB', (1, 3, 10, 30, 100, 300, 1_000), lambda n: chunked(chunks(65_536, n), 65_536), memory=None),
+        Sweep(
+            'head of short lines, one octet at a time',
+            FIELDS[:-1] + (900,),
+            lambda n: in_parts(head_of(b'a:\r\n' * n), 1),
+        ),
+        Sweep(
+            'chunks of 64 KiB',
+            (1, 3, 10, 30, 100, 300, 1_000),
+            lambda n: chunked(chunks(65_536, n), 65_536),
+            memory=None,
+        ),
         Sweep('chunks of 1 octet', OCTETS, lambda n: chunked(chunks(1, n), 65_536), memory=None),
         Sweep('chunks of 1 octet, one octet at a time', OCTETS[:5], lambda n: chunked(chunks(1, n), 1), memory=None),
         Sweep('one chunk, one octet at a time', OCTETS[:5], lambda n: chunked(chunks(n, 1), 1), memory=None),
@@ -298,7 +313,9 @@ def verdict(name: str, points: Sequence[Point], time_bound: float, memory_bound:
     if memory_bound is not None and len(known) == len(points):
         found['memory'] = exponent([(size, octets) for size, octets in known])
         if points[-1].memory > 100_000 and found['memory'] > memory_bound + TOLERANCE:  # type: ignore[operator]
-            found['flags'].append(f'memory grows with the power {found["memory"]:.2f}, expected at most {memory_bound:g}')
+            found['flags'].append(
+                f'memory grows with the power {found["memory"]:.2f}, expected at most {memory_bound:g}'
+            )
     return found
 
 
@@ -374,9 +391,13 @@ def plot(results: Sequence[dict[str, Any]], python: str) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--python', default=f'{sys.version_info.major}.{sys.version_info.minor}', metavar='VERSION')
-    parser.add_argument('--only', action='append', default=[], metavar='WORDS', help='only sweeps with this in their name')
+    parser.add_argument(
+        '--only', action='append', default=[], metavar='WORDS', help='only sweeps with this in their name'
+    )
     parser.add_argument('--quick', action='store_true', help='two decades instead of three')
-    parser.add_argument('--output', type=Path, metavar='FOLDER', help='where JSON and chart go (default: benchmarks/results)')
+    parser.add_argument(
+        '--output', type=Path, metavar='FOLDER', help='where JSON and chart go (default: benchmarks/results)'
+    )
     parser.add_argument('--measure', metavar='BASES', help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -395,7 +416,9 @@ def main() -> int:
     with environment.servers() as bases:
         command = [str(environment.interpreter(options.python, client)), __file__, '--measure', json.dumps(bases)]
         command += [part for word in options.only for part in ('--only', word)] + ['--quick'] * options.quick
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=lambda: os.sched_setaffinity(0, core)) as process:
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, preexec_fn=lambda: os.sched_setaffinity(0, core)
+        ) as process:
             assert process.stdout is not None
             for line in process.stdout:
                 results.append(json.loads(line))

@@ -136,7 +136,12 @@ def counted(python: str) -> dict[str, float]:
             [*valgrind, python, '-s', __file__, '--count', str(shim)],
             capture_output=True,
             text=True,
-            env={'PATH': os.environ['PATH'], 'PYTHONHASHSEED': '0', 'LC_ALL': 'C.UTF-8', 'PYTHONDONTWRITEBYTECODE': '1'},
+            env={
+                'PATH': os.environ['PATH'],
+                'PYTHONHASHSEED': '0',
+                'LC_ALL': 'C.UTF-8',
+                'PYTHONDONTWRITEBYTECODE': '1',
+            },
         )
         if done.returncode:
             raise SystemExit(f'error: the counted process ended with {done.returncode}:\n{done.stderr[-2000:]}')
@@ -155,7 +160,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--check', action='store_true', help='fail if a section has grown by more than 10 %%')
     parser.add_argument('--write', action='store_true', help='keep the counts')
-    parser.add_argument('--python', metavar='PATH', default=sys.executable, help='the interpreter (it needs aiodnsresolver)')
+    parser.add_argument(
+        '--python', metavar='PATH', default=sys.executable, help='the interpreter (it needs aiodnsresolver)'
+    )
     parser.add_argument('--count', metavar='SHIM', help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.count:

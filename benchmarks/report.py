@@ -88,7 +88,7 @@ def text(result: Result, scenarios: Mapping[str, Scenario], goals: Sequence[Goal
             against = ratio(result, (name, client), [(name, OURS)])
             peak = figure(result, name, client, 'peak')
             kept = f'  peak {peak.middle / 1024:.0f} MiB' if peak and scenario.kind in ('download', 'upload') else ''
-            lines.append(f'  {client:18} {str(found):28} {"x " + str(against) if against else "":28}{kept}'.rstrip())
+            lines.append(f'  {client:18} {found!s:28} {"x " + str(against) if against else "":28}{kept}'.rstrip())
     table = [(goal, goal_ratio(result, goal, python_peers)) for goal in goals]
     if any(found for _, found in table):
         lines += ['', 'Goals: lowhaio against each, at most', '']
@@ -146,15 +146,15 @@ def _panel(result: Result, scenario: Scenario) -> tuple[str, int]:
     parts = [f'<text class="title" x="0" y="12">{escape(scenario.title)}, {unit}</text>']
     y = 20
     for value, client in known:
-        kind = 'ours' if client.startswith(OURS) and 'published' not in client else 'floor' if client in FLOORS else 'peer'
+        kind = (
+            'ours' if client.startswith(OURS) and 'published' not in client else 'floor' if client in FLOORS else 'peer'
+        )
         length = max(1.0, min(value / greatest, 1.0) * BAR)
         cut = value > greatest * 1.0001
         shape = f'<rect class="{kind}" x="{LEFT}" y="{y}" width="{length:.1f}" height="{ROW - 5}" rx="1"/>'
         if cut:  # the bar goes on: its end is torn
             x = LEFT + length
-            shape = (
-                f'<path class="{kind}" d="M{LEFT} {y}H{x:.1f}l-4 {(ROW - 5) / 3:.1f}l4 {(ROW - 5) / 3:.1f}l-4 {(ROW - 5) / 3:.1f}H{LEFT}z"/>'
-            )
+            shape = f'<path class="{kind}" d="M{LEFT} {y}H{x:.1f}l-4 {(ROW - 5) / 3:.1f}l4 {(ROW - 5) / 3:.1f}l-4 {(ROW - 5) / 3:.1f}H{LEFT}z"/>'
         number = f'{value:,.0f}' if value >= 100 else f'{value:.3g}'
         parts.append(
             f'<text x="{LEFT - 6}" y="{y + 10}" text-anchor="end">{escape(client)}</text>{shape}'

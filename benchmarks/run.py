@@ -63,7 +63,9 @@ def task_of(client: Client, scenario: Scenario, bases: dict[str, str], scale: fl
     }
 
 
-def measure(python: str, client: Client, scenario: Scenario, bases: dict[str, str], scale: float, patience: float) -> dict[str, Any]:
+def measure(
+    python: str, client: Client, scenario: Scenario, bases: dict[str, str], scale: float, patience: float
+) -> dict[str, Any]:
     if scenario.kind == 'size':
         return {'value': environment.installed(python, client)[1] / 1024}
     task = task_of(client, scenario, bases, scale)
@@ -73,7 +75,12 @@ def measure(python: str, client: Client, scenario: Scenario, bases: dict[str, st
     prefix = bases['names'].split('\0') if scenario.kind == 'hosts' else []
     if prefix == ['']:
         return {'error': 'needs root, for names of its own'}
-    command = [*prefix, str(environment.interpreter(python, client)), str(environment.HERE / 'worker.py'), json.dumps(task)]
+    command = [
+        *prefix,
+        str(environment.interpreter(python, client)),
+        str(environment.HERE / 'worker.py'),
+        json.dumps(task),
+    ]
     try:
         done = subprocess.run(
             command,
@@ -94,7 +101,15 @@ def measure(python: str, client: Client, scenario: Scenario, bases: dict[str, st
 def measure_wrk(task: dict[str, Any]) -> dict[str, Any]:
     core = environment.cores().client
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = ['wrk', '-t1', f'-c{task["concurrency"]}', f'-d{max(1, round(task["seconds"]))}s', '--timeout', '30s', task['url']]
+    command = [
+        'wrk',
+        '-t1',
+        f'-c{task["concurrency"]}',
+        f'-d{max(1, round(task["seconds"]))}s',
+        '--timeout',
+        '30s',
+        task['url'],
+    ]
     done = subprocess.run(command, capture_output=True, text=True, preexec_fn=lambda: os.sched_setaffinity(0, core))
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     requests = next((int(line.split()[0]) for line in done.stdout.splitlines() if 'requests in' in line), 0)
@@ -106,14 +121,27 @@ def measure_wrk(task: dict[str, Any]) -> dict[str, Any]:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--python', action='append', metavar='VERSION', help='such as 3.13; several are measured in turn (default: this one)')
-    parser.add_argument('--scenario', action='append', metavar='NAME', help='only this scenario; * stands for anything; may be repeated')
-    parser.add_argument('--client', action='append', metavar='NAME', choices=CLIENTS, help='only this client; may be repeated')
+    parser.add_argument(
+        '--python',
+        action='append',
+        metavar='VERSION',
+        help='such as 3.13; several are measured in turn (default: this one)',
+    )
+    parser.add_argument(
+        '--scenario', action='append', metavar='NAME', help='only this scenario; * stands for anything; may be repeated'
+    )
+    parser.add_argument(
+        '--client', action='append', metavar='NAME', choices=CLIENTS, help='only this client; may be repeated'
+    )
     parser.add_argument('--repeat', type=int, metavar='N', help='rounds (default: 5; with --quick 3)')
     parser.add_argument('--quick', action='store_true', help='the main scenarios, for a shorter time')
-    parser.add_argument('--patience', type=float, default=120, metavar='SECONDS', help='how long a run may take (default: 120)')
+    parser.add_argument(
+        '--patience', type=float, default=120, metavar='SECONDS', help='how long a run may take (default: 120)'
+    )
     parser.add_argument('--newest', action='store_true', help='install the newest releases again')
-    parser.add_argument('--output', type=Path, metavar='FOLDER', help='where the reports go (default: benchmarks/results)')
+    parser.add_argument(
+        '--output', type=Path, metavar='FOLDER', help='where the reports go (default: benchmarks/results)'
+    )
     parser.add_argument('--list', action='store_true', help='list scenarios and clients, and stop')
     return parser.parse_args()
 
@@ -131,7 +159,9 @@ def run(python: str, clients: list[Client], scenarios: list[Scenario], options: 
     rounds = options.repeat or (3 if options.quick else 5)
     scale = 0.4 if options.quick else 1.0
     environment.install_clients(python, clients, options.newest)
-    runs: dict[str, dict[str, list[dict[str, Any]]]] = {s.name: {c.name: [] for c in clients if takes_part(c, s)} for s in scenarios}
+    runs: dict[str, dict[str, list[dict[str, Any]]]] = {
+        s.name: {c.name: [] for c in clients if takes_part(c, s)} for s in scenarios
+    }
     began = time.time()
     with environment.servers() as bases, environment.names() as prefix:
         bases['names'] = '\0'.join(prefix)

@@ -959,7 +959,9 @@ async def test_pool_that_was_made_before_the_network_was_replaced() -> None:
             two.server(HTTP).expect().reply(body=b'two').always()
             assert await fetch(request, HTTP) == b'two'
         assert await fetch(request, HTTP) == b'one'
-        assert [connection.is_open for connection in one.connections] == [False, True], 'idle ones go with their network'
+        assert [connection.is_open for connection in one.connections] == [False, True], (
+            'idle ones go with their network'
+        )
     await close()
 
 

@@ -33,7 +33,9 @@ class Client:
 
 @asynccontextmanager
 async def client(authority: str, connections: int) -> AsyncIterator[Client]:
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=TIMEOUT, ssl=ssl.create_default_context(cafile=authority))
+    connector = aiohttp.TCPConnector(
+        limit=0, keepalive_timeout=TIMEOUT, ssl=ssl.create_default_context(cafile=authority)
+    )
     async with aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),

@@ -1,6 +1,6 @@
 """A nameserver for loopback: every A record is 127.0.0.1, for a minute; every other type has no record.
 
-    python names.py ADDRESS
+python names.py ADDRESS
 """
 
 from __future__ import annotations
