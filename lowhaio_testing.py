@@ -163,6 +163,7 @@ __all__ = [
     'chunked',
     'chunkings',
     'command_client',
+    'describe',
     'find_cases',
     'find_secrets',
     'illegal_chunked',
@@ -6452,7 +6453,7 @@ class Client(Protocol):
     Besides these two methods a class may have `name` and `version`; `offers`, the features that it has beyond plain
     requests; `options`, the names of those that it takes from its Setting; `lacks`, feature -> the reason why there
     is none; `skips`, glob of case ids -> the reason; `network`, 'literal' if it can be given addresses only;
-    `timeout`, seconds for its Setting in real time.
+    `timeout`, seconds for its Setting in real time; `limit`, seconds after which a request hangs.
     """
 
     async def request(self, ask: Ask) -> Answer:
@@ -7002,9 +7003,8 @@ class _ServerSide(ssl.SSLObject):
     server_name: str | None = None
 
     @staticmethod
-    def note_name(tls: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
-        if isinstance(tls, _ServerSide):
-            tls.server_name = name
+    def note_name(tls: Any, name: str | None, _: ssl.SSLContext) -> None:
+        tls.server_name = name
 
 
 @dataclasses.dataclass(slots=True)
@@ -7292,6 +7292,7 @@ class _Peer:
 
     async def _handshake(self, material: str) -> None:
         authority = self.world.authority
+        self.world.signal('hello')
         self.tls = authority.server(material).wrap_bio(self._in, self._out, server_side=True)
         while True:
             try:
@@ -7301,7 +7302,6 @@ class _Peer:
                 data = await self._raw_receive()
                 if not data:
                     raise _Ended from None
-                self.world.signal('hello')
                 self._in.write(data)
             except ssl.SSLError:
                 with contextlib.suppress(_Ended):
@@ -7497,7 +7497,7 @@ class _Peer:
                 world.signal(step['signal'])
             elif 'wait' in step:
                 await world.wait(step['wait'])
-            elif 'close' in step:
+            else:
                 await self._close(step['close'])
         world.signal('replied')
 
@@ -7543,12 +7543,8 @@ class _Peer:
 
     async def _linger(self) -> None:
         """Read until the client ends the connection too."""
-        while data := await self.receive() if self.tls is not None else await self._raw_receive():
-            if self.tls is None:
-                self.received += len(data)
-                self.log.append(('>', data))
-            if len(self.log) > 10_000:
-                break
+        while await (self._raw_receive() if self.tls is None else self.receive()):
+            pass
 
     def look_for_end(self) -> None:
         """Note the client's end of the connection also where the script isn't reading."""
@@ -7564,11 +7560,10 @@ class _Peer:
             self._note_end('reset')
 
     def stop(self) -> None:
-        if self.task is not None:
-            self.task.cancel()
-        if not self.closed:
-            self._sock.close()
-            self.closed = True
+        assert self.task is not None
+        self.task.cancel()
+        self._sock.close()
+        self.closed = True
 
 
 # The two networks: a pair of sockets for each connection of a Pool, loopback for every other client
@@ -7696,9 +7691,7 @@ class _Loopback:
         """Where a connect goes instead; raises OSError where the world says so."""
         ip, port = address[0], address[1]
         loopback = '127.0.0.1' if family == socket.AF_INET else '::1'
-        if self.world is None or (ip == loopback and port in self._ports.values()):
-            return address
-        behaviour = self.world.behaviour(ip)
+        behaviour = 'refuse' if self.world is None else self.world.behaviour(ip)
         if behaviour == 'refuse':
             raise ConnectionRefusedError(errno.ECONNREFUSED, 'connection refused')
         if behaviour == 'unreachable':
@@ -7963,8 +7956,6 @@ class _Run:
         answer = await self.client.request(ask)
         got.status, got.fields = answer.status, answer.fields
         read = ask.read if isinstance(ask.read, dict) else {}
-        if ask.read == 'none':
-            read = {'octets': 0, 'then': 'drop'}
         body = answer.body
         if isinstance(body, bytes):
             got.body = body
@@ -8440,7 +8431,7 @@ async def _run(
 ) -> _Record:
     in_process = loopback is None
     timeout = 10.0 if in_process else getattr(factory, 'timeout', 1.0)
-    limit = 600.0 if in_process else 5.0
+    limit = 600.0 if in_process else getattr(factory, 'limit', 5.0)
     world = _World(case, deliver, 0.001 if in_process else 0.002, timeout, authority)
     options = dict(case.options)
     setting = Setting(timeout, authority.ca, world=world)
@@ -8621,7 +8612,7 @@ class LowhaioClient:
 
 
 class HttpClientClient:
-    """The standard library's http.client, one connection an origin: the shape of an adapter for a blocking client."""
+    """The standard library's http.client, one connection a request: the shape of an adapter for a blocking client."""
 
     name = 'http.client'
     version: str = '.'.join(map(str, sys.version_info[:3]))
@@ -8630,7 +8621,7 @@ class HttpClientClient:
 
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
-        self._connections: dict[tuple[str, str], Any] = {}
+        self._connections: list[Any] = []
 
     async def request(self, ask: Ask) -> Answer:
         """One request, in a thread."""
@@ -8640,16 +8631,12 @@ class HttpClientClient:
         import http.client
         from urllib.parse import quote, urlsplit
 
-        url = urlsplit(ask.url)
-        if (url.scheme, url.netloc) not in self._connections:
-            if url.scheme == 'https':
-                made: Any = http.client.HTTPSConnection(
-                    url.netloc, timeout=self._setting.timeout, context=self._setting.ssl_context()
-                )
-            else:
-                made = http.client.HTTPConnection(url.netloc, timeout=self._setting.timeout)
-            self._connections[url.scheme, url.netloc] = made
-        connection = self._connections[url.scheme, url.netloc]
+        url, timeout = urlsplit(ask.url), self._setting.timeout
+        connection: Any = http.client.HTTPConnection(url.netloc, timeout=timeout)
+        if url.scheme == 'https':
+            context = self._setting.ssl_context()
+            connection = http.client.HTTPSConnection(url.netloc, timeout=timeout, context=context)
+        self._connections.append(connection)
         target = (url.path or '/') + (f'?{url.query}' if url.query else '')
         body: Any = ask.data if ask.body is None or ask.body.data is not None else ask.body.pieces()
         headers: dict[Any, Any] = {name.decode('latin-1'): value for name, value in ask.headers}
@@ -8659,7 +8646,7 @@ class HttpClientClient:
 
     async def close(self) -> None:
         """Close each connection."""
-        for connection in self._connections.values():
+        for connection in self._connections:
             connection.close()
 
 
@@ -9120,8 +9107,7 @@ def _run_command(args: Any, cases: Sequence[Case], factories: Sequence[Any]) -> 
             for name, result in report.results.items():
                 if result.verdict == verdict:
                     print(f'\n{verdict.upper()} {report.name}: {describe(known[name])}\ngot: {result.detail}')
-                    if result.shown:
-                        print(result.shown)
+                    print(result.shown)
     print()
     for report in reports:
         count = ', '.join(f'{number} {verdict}' for verdict, number in report.count().items())

@@ -82,6 +82,7 @@ __all__ = [
     'chunked',
     'chunkings',
     'command_client',
+    'describe',
     'find_cases',
     'find_secrets',
     'illegal_chunked',

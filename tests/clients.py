@@ -23,7 +23,7 @@ import lowhaio_testing as companion
 from lowhaio_testing import Answer, Ask, Setting
 
 inside: Any = companion
-ASYNC = frozenset({'upload', 'async-upload', 'cancel', 'concurrent', 'stream', 'timeout'})
+ASYNC = frozenset({'upload', 'async-upload', 'cancel', 'concurrent', 'stream'})
 
 
 def version(name: str) -> str:
@@ -268,7 +268,7 @@ class Pyreqwest:
     name = 'pyreqwest'
     version = version('pyreqwest')
     network = 'literal'
-    offers = ASYNC - {'timeout'} | {'redirects'}
+    offers = ASYNC | {'redirects'}
     lacks: ClassVar[dict[str, str]] = {'names': 'the adapter gives it addresses, no names'}
     options = frozenset({'max_redirects'})
 

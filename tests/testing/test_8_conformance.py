@@ -6,16 +6,18 @@ import asyncio
 import contextlib
 import dataclasses
 import fnmatch
+import importlib.metadata
 import json
 import math
 import re
+import socket
 import ssl
 import sys
 import warnings
 import xml.etree.ElementTree
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 
@@ -934,13 +936,14 @@ sys.stdout.buffer.write(response.read())
 def test_a_program_is_a_client_by_a_command_template(tmp_path: Path) -> None:
     program = tmp_path / 'program.py'
     program.write_text(PROGRAM)
-    template = f'{sys.executable} {program} {{url}} {{method}} {{ca}} {{timeout}} [{{header}}] [={{body}}] [x{{head}}]'
+    template = f'{sys.executable} {program} {{url}} {{method}} {{ca}} {{timeout}} [{{header}}] [={{body}}] [x{{head}}] [-- {{header}}]'  # noqa: E501
     client = companion.command_client(template, 'program', '1')
     cases = chosen(
         'SL-01',
         'CL-08/letters',
         'CD-10/one',
         'RB-03/post',
+        'RB-03/octets',
         'RQ-29',
         'NB-01',
         'RD-07/name',
@@ -952,7 +955,7 @@ def test_a_program_is_a_client_by_a_command_template(tmp_path: Path) -> None:
     verdicts = {name: result.verdict for name, result in report.results.items()}
     assert (report.name, report.version) == ('program', '1')
     assert verdicts['SL-01'] == verdicts['RB-03/post'] == verdicts['CD-10/one'] == verdicts['NB-01'] == 'pass'
-    assert verdicts['CL-08/letters'] == 'fail'
+    assert verdicts['CL-08/letters'] == verdicts['RB-03/octets'] == 'fail'
     assert verdicts['RQ-16/http'] == verdicts['RD-07/name'] == verdicts['RB-04/one'] == verdicts['PL-11'] == 'not-run'
 
 
@@ -1064,3 +1067,198 @@ def test_a_badly_written_case_is_explained(text: str, expected: str, tmp_path: P
     file.write_text(text)
     with pytest.raises(companion.CaseError, match=expected):
         companion.find_cases(file)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# What each word of the format finds
+
+
+def one_case(tmp_path: Path, text: str) -> list[Case]:
+    file = tmp_path / 'cases.toml'
+    file.write_text(f"group = 'XX'\n[[case]]\nid = 'XX-01'\nclause = 'none'\nlevel = 'MUST'\nwhy = 'a test'\n{text}\n")
+    return companion.find_cases(file)
+
+
+@pytest.mark.parametrize(
+    ('text', 'found'),
+    [
+        ("expect = { after = 0.5 }", 'expected it after 5 s'),
+        ("reply = 'x'\nexpect = { outcome = 'error', hides = ['HttpProtocolError'] }", "an error without 'HttpProtocolError'"),  # noqa: E501
+        ("expect = { body_length = 3 }", 'expected a body of 3 octets, got 2'),
+        ("dns = { 'a.test' = ['192.0.2.9'] }\nurl = 'http://a.test/'\nwire = { dns = ['b.test'] }", 'DNS queries for .* alone'),  # noqa: E501
+        ("headers = [['Authorization', 's3cret']]\nwire = { quiet = ['origin.test'] }", "no 'origin.test' in log records"),  # noqa: E501
+        ("url = 'https://origin.test/'\nwire = { sni = 'other.test' }", "expected the server_name 'other.test', got"),
+        ("wire = { order = ['replied', 'head'] }", 'expected replied before head'),
+        ("method = 'POST'\nbody = { pieces = ['a', { pause = 1 }, 'b'] }\nwire = { pieces_max = 1 }", 'at most 1 pieces'),  # noqa: E501
+        ("sent = { first = 'accept' }", 'expected accept as the first field, got host'),
+        ("sent = { start_length = 3 }", 'a request line of 3 octets, got 14'),
+        ("sent = { body_length = 3 }", 'a request body of 3 octets, got 0'),
+        ("sent = { not_both = ['host'] }", 'expected one of host, got both'),
+        ("sent = { octets = 'GET' }", "expected the request b'GET'"),
+        ("sent = { has = ['POST'] }", "expected 'POST' in the request"),
+        ("sent = { lacks = ['GET'] }", "expected no 'GET' in the request"),
+        ("connections = [{ beneath = '€' }]", 'expected the server to do its part, got CaseError'),
+        (
+            "[[case.request]]\nurl = '/1'\n[[case.request]]\nurl = '/2'\n[[case.exchange]]\n"
+            "reply = 'HTTP/1.1 200 OK⏎Connection: close⏎Content-Length: 0⏎⏎'\n[[case.exchange]]\nconnection = 'same'",
+            'on the same connection, got it on another one',
+        ),
+        (
+            "options = { tunnel = 'proxy.test:3128' }\nurl = 'http://origin.test:81/'\n[[case.exchange]]\nreply = ''\nthen = 'fin'",  # noqa: E501
+            'expected an answer of the proxy, got the end',
+        ),
+    ],
+)  # fmt: skip
+def test_each_word_of_the_format_can_fail(text: str, found: str, tmp_path: Path) -> None:
+    report = companion.check_client(LowhaioClient, one_case(tmp_path, text), cut='none')
+    assert report.results['XX-01'].verdict == 'fail'
+    assert re.search(found, report.results['XX-01'].detail)
+
+
+def test_an_attempt_that_is_left_open_is_found() -> None:
+    class Leaks(Wrong):
+        async def request(self, ask: Ask) -> Answer:
+            address = lowhaio.Address(socket.AF_INET, ('192.0.2.1', 80))
+            held.append(self._setting.world.network(None).connect(address))
+            return await super().request(ask)
+
+    report = companion.check_client(Leaks, chosen('DN-05'), cut='none')
+    for sock in held:
+        if isinstance(sock, socket.socket):
+            sock.close()
+    assert 'expected the attempts that lost to be closed, got one open' in report.results['DN-05'].detail
+
+
+@pytest.mark.parametrize(
+    ('octets', 'found'),
+    [
+        (b'\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n', 'expected nothing between requests, got CR LF'),
+        (b'GET / HTTP/1.1\r\nHost: h', "expected whole requests, got b'GET / HTTP/1.1"),
+        (b'GET / HTTP/1.1\r\nbad field\r\n\r\n', 'an answer, got error: OSError'),
+        (b'POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n', 'expected a well-framed request body'),
+    ],
+)
+def test_octets_that_are_no_request_are_told(octets: bytes, found: str) -> None:
+    class Raw:
+        network = 'pair'
+        lacks: ClassVar[dict[str, str]] = {'pool': 'it has none'}
+
+        def __init__(self, setting: Setting) -> None:
+            self.setting = setting
+
+        async def request(self, ask: Ask) -> Answer:
+            loop = asyncio.get_running_loop()
+            network = self.setting.world.network(None)
+            with network.connect(lowhaio.Address(socket.AF_INET, ('192.0.2.1', 80))) as sock:
+                await loop.sock_sendall(sock, octets)
+                if b'bad' not in octets and b'\r\n\r\n' in octets:
+                    await loop.sock_recv(sock, 1_000)
+            raise OSError('closed')
+
+        async def close(self) -> None:
+            pass
+
+    report = companion.check_client(Raw, chosen('SL-02'), cut='none')
+    assert found in report.results['SL-02'].detail
+
+
+def test_python_sockets_are_led_to_the_world_and_back() -> None:
+    class Curious:
+        lacks: ClassVar[dict[str, str]] = {'pool': 'it has none'}
+        skips: ClassVar[dict[str, str]] = {'SL-02': 'for a reason'}
+
+        def __init__(self, setting: Setting) -> None:
+            pass
+
+        async def request(self, ask: Ask) -> Answer:
+            with pytest.raises(socket.gaierror):
+                socket.getaddrinfo('origin.test', 80, socket.AF_INET6)
+            with socket.socket(socket.AF_UNIX) as other, pytest.raises(FileNotFoundError):
+                other.connect('/no/such/socket')
+            with socket.socket() as sock:
+                sock.connect(('origin.test', 80))
+                sock.setblocking(False)
+                loop = asyncio.get_running_loop()
+                await loop.sock_sendall(sock, b'GET / HTTP/1.1\r\nHost: origin.test\r\n\r\n')
+                await loop.sock_recv(sock, 1_000)
+            return Answer(200, [('A', 'caf\u00e9'), ('B', '\u20ac')], b'ok')
+
+        async def close(self) -> None:
+            pass
+
+    report = companion.check_client(Curious, chosen('SL-01', 'SL-02'))
+    assert report.results['SL-01'].verdict == 'pass'
+    assert report.results['SL-02'].detail == 'for a reason'
+
+
+def test_a_connection_between_two_cases_is_closed() -> None:
+    async def main() -> bytes:
+        loop = asyncio.get_running_loop()
+        loopback = inside._Loopback()
+        try:
+            with socket.create_connection(('127.0.0.1', loopback.port('192.0.2.1', 80))) as sock:
+                sock.setblocking(False)
+                data = await loop.sock_recv(sock, 1)
+            with loopback.interposed(), pytest.raises(ConnectionRefusedError):
+                socket.create_connection(('192.0.2.1', 80))
+            return data
+        finally:
+            loopback.close()
+
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        assert runner.run(main()) == b''
+
+
+def test_what_depends_on_segments_is_found(tmp_path: Path) -> None:
+    cases = one_case(tmp_path, "reply = 'HTTP/1.1 200 OK⏎Content-Length: 2⏎⏎ok'\nexpect = 'either'")
+    report = companion.check_client(mends(rb'Content-Length: 2', b'Content-Length: x'), cases, cut='some')
+    assert report.results['XX-01'].detail.startswith('expected the same as when delivered as written')
+    cases = one_case(
+        tmp_path, "reply = 'HTTP/1.1 200 OK⏎⏎'\nthen = 'fin'\nexpect = { outcome = 'either', recommended = 'error' }"
+    )
+    report = companion.check_client(LowhaioClient, cases, cut='some')
+    assert report.results['XX-01'].verdict == 'warn'
+
+
+def test_long_responses_are_cut_at_their_boundaries(tmp_path: Path) -> None:
+    for count in (100, 300):
+        head = f"{{ send = 'HTTP/1.1 200 OK⏎' }}, {{ send = 'A: bcdefghijklmnopqrstuvwxyz⏎', repeat = {count} }}"
+        (case,) = one_case(
+            tmp_path, f"reply = [{head}, {{ send = 'Content-Length: 0⏎⏎' }}]\nexpect = {{ status = 200 }}"
+        )
+        data = case.exchanges[0].plain
+        assert data is not None
+        places = set(inside._cuts(data, case.id))
+        assert {len(data) - 1, data.index(b'\r'), data.index(b'\n') + 1} <= places
+        assert 200 < len(places) < len(data) / 2
+
+
+def test_a_program_that_hangs_or_prints_nothing_is_told() -> None:
+    for template, found in (
+        (f"{sys.executable} -c 'import time; time.sleep(100)' {{url}}", 'it hangs'),
+        ('echo {url}', 'expected the program to print a response head'),
+    ):
+        client: Any = companion.command_client(template)
+        client.limit = 1.0
+        report = companion.check_client(client, chosen('SL-01'))
+        assert found in report.results['SL-01'].detail
+
+
+def test_cases_are_found_where_they_were_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Installed:
+        parent = Path('../share/lowhaio/fixtures/conformance')
+        parts = ('..', 'share', 'lowhaio', 'fixtures', 'conformance', 'a.toml')
+
+        def locate(self) -> Path:
+            return ROOT / 'fixtures/conformance/a.toml'
+
+    monkeypatch.setattr(companion, '__file__', str(tmp_path / 'lowhaio_testing.py'))
+    monkeypatch.setattr(importlib.metadata, 'files', lambda name: [Path('lowhaio.py'), Installed()])
+    assert len(companion.find_cases()) == len(CASES)
+    monkeypatch.setattr(importlib.metadata, 'files', lambda name: None)
+    with pytest.raises(companion.CaseError, match='expected fixtures/conformance beside'):
+        companion.find_cases()
+
+
+def test_every_case_can_be_described() -> None:
+    assert all(companion.describe(case).startswith(case.id) for case in CASES)
