@@ -862,33 +862,30 @@ def test_the_wrong_clients_are_wrong_in_every_group() -> None:
 
 
 LOOPBACK = chosen(
-    'SL-0[16]*',
-    'IN-0[17]',
-    'HF-2[13]*',
-    'CL-17/*',
-    'CD-0[16]*',
-    'CK-18*',
-    'EX-06*',
-    'KA-02/lower',
-    'RQ-1[0679]*',
-    'RQ-2[02]*',
-    'IJ-03/*',
-    'RB-0[34]*',
-    'EU-08/*',
-    'TL-0[12345]*',
-    'TL-1[1378]*',
-    'TL-2[12]*',
-    'DN-*',
-    'PL-04*',
-    'RT-04/*',
-    'SG-02/length',
-    'SG-06/head',
+    *(
+        'SL-0[16]*',
+        'HF-23',
+        'CD-01/*',
+        'EX-06*',
+        'RQ-1[67]*',
+        'RQ-20',
+        'IJ-03/*',
+        'RB-04/*',
+        'TL-01',
+        'TL-05*',
+        'TL-11*',
+    ),
+    *('TL-18*', 'DN-0[1246]*', 'DN-07*', 'DN-10/*', 'DN-1[24]*', 'PL-04/connect', 'PL-04/upload', 'SG-06/head'),
 )
+
+
+class Patient(companion.HttpClientClient):
+    timeout = 2.0  # so that a busy machine makes no difference
 
 
 @pytest.fixture(scope='module')
 def on_loopback() -> Report:
-    return companion.check_client(companion.HttpClientClient, LOOPBACK)
+    return companion.check_client(Patient, LOOPBACK)
 
 
 def test_a_client_with_sockets_of_its_own_is_led_to_the_suite(on_loopback: Report) -> None:
@@ -910,7 +907,7 @@ def test_a_client_with_sockets_of_its_own_is_led_to_the_suite(on_loopback: Repor
 
 
 def test_the_same_run_twice_gives_the_same_verdicts(on_loopback: Report) -> None:
-    again = companion.check_client(companion.HttpClientClient, LOOPBACK)
+    again = companion.check_client(Patient, LOOPBACK)
     first = {name: result.verdict for name, result in on_loopback.results.items()}
     assert {name: result.verdict for name, result in again.results.items()} == first
 
