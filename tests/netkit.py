@@ -342,7 +342,7 @@ SCENARIOS = (
     Scenario('get', get, ExpectRequest(), *DRIP),
     Scenario('get with pauses', get, ExpectRequest(), *(step for part in DRIP for step in (Pause(1), part))),
     Scenario('get over a connection used before', get, ExpectRequest(), *DRIP, first=True),
-    Scenario('get one octet at a time', get, ExpectRequest(), OK, recv_bufsize=1),
+    Scenario('get a few octets at a time', get, ExpectRequest(), OK, recv_bufsize=7),
     Scenario(
         'get chunked',
         get_pieces,

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import datetime
 import errno
+import gc
 import os
 import select
 import socket
 import ssl
+import time
+import weakref
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -246,6 +249,54 @@ async def test_failed_body_fails_again(net: FakeNetwork) -> None:
                 await buffered(response.body)
 
 
+async def test_answer_and_timer_in_one_pass(net: FakeNetwork) -> None:
+    """The loop was held up beyond the deadline: what has come counts."""
+    net.server(HTTP).play(Script(ExpectRequest(), Wait('go'), OK))
+
+    def hold_up() -> None:
+        net.event('go').set()
+        time.sleep(0.03)
+
+    async with Pool(socket_timeout=0.02) as request:
+        task = asyncio.create_task(fetch(request, HTTP))
+        await until(lambda: net.requests)
+        asyncio.get_running_loop().call_soon(hold_up)
+        assert await task == b'ok'
+
+
+async def test_idle_connection_that_is_woken_for_nothing(net: FakeNetwork) -> None:
+    """As by a ticket of TLS."""
+    net.server(HTTP).play(Script(ExpectRequest(), OK, Wait('go'), b'x', FOR_EVER))
+    made: list[Wrapped] = []
+    async with Pool(network=wrapping(made)) as request:
+        await fetch(request, HTTP)
+        made[0].errors['recv'] = ssl.SSLWantReadError()
+        net.event('go').set()
+        await until(lambda: not made[0].errors)
+        await until(lambda: not net.connections[0].is_open)
+
+
+@pytest.mark.asyncio_loop_only
+async def test_connection_that_nobody_knows_any_more(clock: VirtualTime) -> None:
+    """Its socket is closed without a warning, and its timer does nothing."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    connection = Connection(ours, Origin('http', 'a.test', 80), Address(socket.AF_UNIX, ''), 1, 100)
+    waiting = asyncio.ensure_future(connection.receive())
+    await settle()
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    theirs.send(b'something that nobody takes, so that the loop looks no more')
+    await settle()
+    reference = weakref.ref(connection)
+    del connection, waiting
+    gc.collect()
+    assert reference() is None
+    assert ours.fileno() == -1
+    await asyncio.sleep(10)
+    theirs.close()
+
+
 # -- sending --
 
 
@@ -274,6 +325,17 @@ async def test_head_alone_that_the_socket_does_not_take_at_once(net: FakeNetwork
         asyncio.get_running_loop().call_later(0.01, net.event('read').set)
         assert await fetch(request, url, headers=headers) == b'ok'
     assert server.requests[0].header(b'x') == b'y' * 60_000
+
+
+@pytest.mark.parametrize('url', BOTH)
+async def test_small_body_with_a_head_that_the_socket_does_not_take_at_once(net: FakeNetwork, url: str) -> None:
+    server = net.server(url)
+    server.play(Script(StopReading(), Wait('read'), StartReading(), ExpectRequest(), OK))
+    async with Pool(sock_pre_message=small_buffer) as request:
+        asyncio.get_running_loop().call_later(0.01, net.event('read').set)
+        headers = ((b'x', b'y' * 60_000),)
+        assert await fetch(request, url, b'POST', headers=headers, body=streamed(b'data')) == b'ok'
+    assert server.requests[0].body == b'data'
 
 
 async def test_pieces_small_and_large_arrive_in_order(net: FakeNetwork) -> None:
@@ -581,6 +643,28 @@ async def test_write_under_tls_that_waits_for_a_record_of_the_peer(net: FakeNetw
     async with Pool(network=Wrapper) as request:
         assert await fetch(request, HTTPS, b'POST', body=Body(b'data', b'more')) == b'ok'
     assert len(sends) <= 4, 'it was tried again and again'
+
+
+async def test_handshake_that_has_to_wait_to_write(net: FakeNetwork) -> None:
+    net.server(HTTPS).play(answering(OK))
+    calls: list[None] = []
+
+    class Slow(ssl.SSLSocket):
+        def do_handshake(self, block: bool = False) -> None:
+            calls.append(None)
+            if len(calls) in (1, 3):
+                raise ssl.SSLWantWriteError
+            super().do_handshake(block)
+
+    class Slowing(Network):
+        def ssl_context(self, origin: Origin, context: ssl.SSLContext | None) -> ssl.SSLContext:
+            made = self.inner.ssl_context(origin, context)
+            made.sslsocket_class = Slow
+            return made
+
+    async with Pool(network=Slowing) as request:
+        assert await fetch(request, HTTPS) == b'ok'
+    assert len(calls) < 10
 
 
 # -- TLS: a server of our own, where the fake network is too good --

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import math
 import select
@@ -227,6 +228,34 @@ async def test_not_all_failures_are_timeouts(net: FakeNetwork, clock: VirtualTim
     assert not isinstance(caught.value, TimeoutError)
 
 
+@pytest.mark.asyncio_loop_only
+async def test_address_that_fails_while_another_is_still_tried(net: FakeNetwork, clock: VirtualTime) -> None:
+    net.server(HTTP, addresses=[ONE, TWO]).expect().reply(body=b'ok')
+    net.address(ONE, 0.4)
+
+    class Refused(socket.socket):
+        def getsockopt(self, *_: Any) -> Any:
+            return errno.ECONNREFUSED
+
+    class Refusing(Network):
+        def connect(self, address: Address) -> socket.socket:
+            sock = self.inner.connect(address)
+            if address.sockaddr[0] == TWO:
+                sock = Refused(sock.family, sock.type, sock.proto, sock.detach())
+                sock.setblocking(False)
+            return sock
+
+    async with Pool(network=Refusing) as request:
+        assert await fetch(request, HTTP) == b'ok'
+    assert clock.elapsed == 0.4
+    net.address(ONE, 'never')
+    async with Pool(network=Refusing, socket_timeout=3) as request:
+        with pytest.raises(
+            HttpConnectionError, match=r'192\.0\.2\.2:80: .*refused; 192\.0\.2\.1:80: no answer within 3'
+        ):
+            await request(b'GET', HTTP)
+
+
 async def test_network_may_refuse_an_address(net: FakeNetwork) -> None:
     """What it raises counts as the failure of this address; the next one is tried."""
     net.server(HTTP, addresses=[ONE, TWO]).expect().reply(body=b'ok')
@@ -371,7 +400,7 @@ async def test_handshake_that_fails(net: FakeNetwork, handshake: str | int) -> N
 async def test_context_of_the_caller_is_made_once(net: FakeNetwork) -> None:
     for url in (HTTPS, 'https://b.test'):
         net.server(url).expect().reply(body=b'ok').always()
-    made: list[Any] = []
+    made: list[ssl.SSLContext] = []
 
     def make() -> ssl.SSLContext:
         made.append(net.client_context())
@@ -564,6 +593,43 @@ async def test_errors_of_the_resolver(error: Exception) -> None:
     assert caught.value.__cause__ is error
 
 
+async def test_resolver_that_has_no_addresses() -> None:
+    async with Pool(get_dns_resolver=resolver({'a.test': aiodnsresolver.DnsNoMatchingAnswers(b'')})) as request:
+        with pytest.raises(HttpDnsError, match='got neither A nor AAAA records'):
+            await request(b'GET', 'http://a.test')
+
+
+@pytest.mark.parametrize('ends', ['with an error', 'with another await', 'with an answer'])
+async def test_resolver_that_takes_a_cancellation_for_its_own(ends: str) -> None:
+    """It cancels the task, and somebody else does so at the same time: that one is not lost."""
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None
+
+    def make(**_: Any) -> Any:
+        async def resolve(name: str, kind: Any, get_logger_adapter: Any = None) -> Any:
+            loop.call_soon(task.cancel)  # as aiodnsresolver does for its own timeouts
+            loop.call_soon(task.cancel)  # as asyncio.timeout would
+            try:
+                await asyncio.sleep(1)
+            except asyncio.CancelledError:
+                if ends == 'with an error':
+                    raise aiodnsresolver.DnsTimeout from None
+            if ends == 'with another await':
+                await asyncio.sleep(0)
+            return ()
+
+        async def clear(get_logger_adapter: Any = None) -> None:
+            pass
+
+        return resolve, clear
+
+    async with Pool(get_dns_resolver=make) as request:
+        with pytest.raises(asyncio.CancelledError):
+            await request(b'GET', 'http://a.test')
+    assert task.cancelling() == 1
+    task.uncancel()
+
+
 async def test_resolver_that_cannot_be_made() -> None:
     """Its files may be missing; the next request tries again."""
     made: list[Any] = []
@@ -690,19 +756,14 @@ async def test_resolvers_own_timeout_leaves_no_request_to_cancel() -> None:
 # -- loops without add_reader --
 
 
-class Proactor:
-    """Has what the loop that Windows has by default inherits."""
-
-    add_reader = asyncio.AbstractEventLoop.add_reader
-
-
 @pytest.mark.asyncio_loop_only
 async def test_loop_without_add_reader_is_named() -> None:
+    """Such as Windows has by default."""
     loop = asyncio.get_running_loop()
     kind: Any = type(loop)
-    loop.__class__ = type('Proactor', (Proactor, kind), {})
+    loop.__class__ = type('Proactor', (kind,), {'add_reader': asyncio.AbstractEventLoop.add_reader})
     try:
-        with pytest.raises(HttpError, match='SelectorEventLoop'):
+        with pytest.raises(HttpError, match='expected an event loop that has add_reader, got Proactor: on Windows'):
             Pool()
     finally:
         loop.__class__ = kind

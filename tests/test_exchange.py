@@ -720,6 +720,31 @@ async def test_early_answer_while_the_socket_is_full(net: FakeNetwork, url: str)
 
 
 @pytest.mark.parametrize('url', BOTH)
+async def test_early_answer_once_the_socket_is_full(net: FakeNetwork, url: str) -> None:
+    net.server(url).play(Script(StopReading(), Pause(0.01), TOO_LARGE, FOR_EVER))
+    async with Pool() as request:
+        response = await request(b'POST', url, body=streamed(bytes(5_000_000)))
+        assert response.code == b'413'
+        assert await buffered(response.body) == b'big'
+
+
+async def test_early_answer_on_a_connection_that_was_paused_before(net: FakeNetwork) -> None:
+    """Nobody had taken what came, so the client had stopped to listen; the next request listens again."""
+    head = b'HTTP/1.1 200 OK\r\ncontent-length: 20\r\n\r\n'
+    net.server(HTTP).play(
+        Script(ExpectRequest(), head, b'x' * 10, b'y' * 10, Expect(CHUNKED_POST), TOO_LARGE, FOR_EVER)
+    )
+    async with Pool(max_connections=1, recv_bufsize=10) as request:
+        body = (await request(b'GET', HTTP)).body
+        assert await anext(body) == b'x' * 10
+        upload = asyncio.create_task(request(b'POST', HTTP, body=Body(then=for_ever)))
+        await asyncio.sleep(0.01)
+        assert await anext(body) == b'y' * 10
+        async with asyncio.timeout(5):
+            assert (await upload).code == b'413'
+
+
+@pytest.mark.parametrize('url', BOTH)
 async def test_early_answer_in_the_middle_of_a_large_body(net: FakeNetwork, url: str) -> None:
     """EU-02: sending stops, though neither side is slow."""
     net.server(url).play(Script(Expect(b'POST / '), TOO_LARGE, FOR_EVER))
@@ -942,6 +967,19 @@ async def test_final_response_instead_of_100(net: FakeNetwork, url: str, body: s
         assert await fetch(request, url) == b'ok'
     assert not net.connections[0].received.endswith(b'data')
     assert len(net.connections) == 2
+
+
+@pytest.mark.parametrize('size', [1, 65_536])
+@pytest.mark.parametrize('url', BOTH)
+async def test_100_and_the_final_response_at_once(net: FakeNetwork, url: str, size: int) -> None:
+    """The body is not sent for nothing."""
+    net.server(url).play(Script(Expect(EXPECT_HEAD), b'HTTP/1.1 100 Continue\r\n\r\n' + TOO_LARGE, FOR_EVER))
+    body = Body(b'data', then=for_ever)
+    async with Pool(recv_bufsize=size) as request:
+        response = await request(b'POST', url, headers=EXPECT, body=body)
+        assert response.code == b'413'
+        assert await buffered(response.body) == b'big'
+    assert body.closed == 1
 
 
 @pytest.mark.parametrize('end', [Close(), Reset()], ids=['close', 'reset'])

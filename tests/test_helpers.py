@@ -156,6 +156,13 @@ async def test_timeout_that_the_block_turns_into_something_else(clock: VirtualTi
     assert cancelling() == 0
 
 
+async def test_error_in_the_block_comes_out() -> None:
+    with pytest.raises(ZeroDivisionError):
+        with lowhaio.timeout(asyncio.get_running_loop(), 5):
+            raise ZeroDivisionError
+    assert cancelling() == 0
+
+
 @pytest.mark.asyncio_loop_only
 async def test_timeouts_in_each_other(clock: VirtualTime) -> None:
     loop = asyncio.get_running_loop()

@@ -54,6 +54,7 @@ from lowhaio_testing import (
     Pause,
     Reset,
     Script,
+    StopReading,
     VirtualTime,
     Wait,
     network,
@@ -507,15 +508,18 @@ async def test_request_is_not_repeated_after_a_malformed_response(net: FakeNetwo
             await request(b'GET', HTTP)
 
 
-@pytest.mark.parametrize('method', [b'GET', b'POST'])
-async def test_idle_connections_that_are_all_dead(net: FakeNetwork, method: bytes) -> None:
-    """RT-11: the server was restarted. Nothing was sent over any of them, so any method goes on."""
+@pytest.mark.parametrize(
+    ('method', 'options'),
+    [(b'GET', {}), (b'POST', {}), (b'POST', {'body': streamed(b'data')}), (b'POST', {'body': Body(b'data')})],
+)
+async def test_idle_connections_that_are_all_dead(net: FakeNetwork, method: bytes, options: Any) -> None:
+    """RT-11: the server was restarted. Nothing was sent over any of them, so any method and any body goes on."""
     server = net.server(HTTP)
     server.play(*[Script(ExpectRequest(), OK, Wait('restart'), Close())] * 5, answering(OK))
     async with Pool() as request:
         await asyncio.gather(*(fetch(request, HTTP) for _ in range(5)))
         net.event('restart').set()
-        assert await fetch(request, HTTP, method) == b'ok'
+        assert await fetch(request, HTTP, method, **options) == b'ok'
     assert len(net.connections) == 6
 
 
@@ -654,6 +658,27 @@ async def test_waiter_that_gives_up_when_it_has_just_been_granted(net: FakeNetwo
             await waiter
         assert await behind == b'ok'
         await task
+        assert await fetch(request, HTTP) == b'ok'
+
+
+@pytest.mark.parametrize('behind', [0, 2])
+async def test_waiter_that_is_giving_up_is_passed_over(net: FakeNetwork, behind: int) -> None:
+    """A slot comes free while it still stands in the queue, cancelled and not yet gone."""
+    server = net.server(HTTP)
+    server.play(Script(ExpectRequest(), OK[:-1], FOR_EVER))
+    server.expect().reply(body=b'ok').always()
+    async with Pool(max_connections=1) as request:
+        first = await request(b'GET', HTTP)
+        waiter = asyncio.create_task(fetch(request, HTTP))
+        tasks = [asyncio.create_task(fetch(request, HTTP)) for _ in range(behind)]
+        await settle()
+        waiter.cancel()
+        await asyncio.sleep(0)
+        await first.body.aclose()
+        with pytest.raises(asyncio.CancelledError):
+            await waiter
+        for task in tasks:
+            assert await task == b'ok'
         assert await fetch(request, HTTP) == b'ok'
 
 
@@ -821,6 +846,42 @@ async def test_close_twice(net: FakeNetwork) -> None:
     await request(b'GET', HTTP)
     await close()
     await close()
+
+
+async def test_close_twice_at_once(net: FakeNetwork) -> None:
+    net.server(HTTP, connect='never')
+    request, close = Pool()
+    task = asyncio.create_task(request(b'GET', HTTP))
+    await settle()
+    await close()
+    await close()
+    with pytest.raises(HttpPoolClosedError):
+        await task
+
+
+async def test_close_while_the_socket_is_full(net: FakeNetwork) -> None:
+    net.server(HTTP).play(Script(StopReading(), FOR_EVER))
+    request, close = Pool()
+    task = asyncio.create_task(request(b'POST', HTTP, body=streamed(bytes(5_000_000))))
+    await settle()
+    await close()
+    with pytest.raises(HttpPoolClosedError):
+        await task
+
+
+async def test_close_by_the_body_of_a_request(net: FakeNetwork) -> None:
+    """In its first step, when the connection is there and nothing has been sent."""
+    net.server(HTTP)
+    request, close = Pool()
+
+    async def body() -> AsyncIterator[bytes]:
+        await close()
+        yield b'data'
+
+    with pytest.raises(HttpPoolClosedError):
+        await request(b'POST', HTTP, body=body())
+    await settle()
+    assert not net.connections[0].received
 
 
 async def test_body_that_was_read_survives_close(net: FakeNetwork) -> None:
