@@ -6,7 +6,7 @@ from typing import Any
 
 import h11
 import pytest
-from deliveries import in_every_delivery
+from deliveries import in_every_delivery, steady
 from grammar import TCHAR
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -320,6 +320,7 @@ methods = st.one_of(
 )
 
 
+@steady
 @given(methods, st.lists(st.tuples(names, values), max_size=5))
 @example(b'GET', [(b'a', b'b\r\nc: d')])
 def test_any_input_is_refused_or_read_as_it_was_meant(method: bytes, headers: list[tuple[bytes, bytes]]) -> None:
@@ -478,8 +479,8 @@ def test_known_length_is_sent_as_it_is() -> None:
 def test_an_octet_too_many_does_not_leave() -> None:
     framing = KnownLength(5, declared=True)
     assert framing.encode(b'hell') == [b'hell']
-    with pytest.raises(HttpRequestError, match=r'a body of 5 octets \(content-length\), got at least 7'):
-        framing.encode(b'o w')
+    with pytest.raises(HttpRequestError, match=r'a body of 5 octets \(content-length\), got at least 6'):
+        framing.encode(b'o!')
 
 
 def test_an_octet_too_few_is_noticed_at_the_end() -> None:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import h11
 import pytest
-from deliveries import Received, receive
+from deliveries import Received, receive, steady
 from grammar import is_chunk_line
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
@@ -503,7 +503,7 @@ def test_many_responses(part: int) -> None:
     assert min(seen['both accept'], seen['both refuse']) > 1_000, seen
 
 
-@settings(database=None, derandomize=True, max_examples=300)
+@settings(steady, max_examples=300)
 @given(st.binary(max_size=60))
 def test_any_octets_at_all(data: bytes) -> None:
     for prefix in (b'', b'HTTP/1.1 200 OK\r\n', b'HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n'):

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 import pytest
+from deliveries import steady
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -380,6 +381,7 @@ URL_PARTS = st.one_of(
 )
 
 
+@steady
 @given(st.lists(URL_PARTS, max_size=10).map(''.join))
 @example('http://h/')
 def test_any_text_is_refused_or_safe(text: str) -> None:
@@ -391,6 +393,7 @@ def test_any_text_is_refused_or_safe(text: str) -> None:
         check(parsed)
 
 
+@steady
 @given(st.text())
 def test_path_means_what_was_given(path: str) -> None:
     try:
@@ -446,6 +449,7 @@ def test_params_with_a_lone_surrogate_are_refused() -> None:
         add_params(b'/', (('a', '\ud800'),))
 
 
+@steady
 @given(st.lists(st.tuples(st.text(st.characters(codec='utf-8')), st.text(st.characters(codec='utf-8')))))
 def test_params_come_out_as_they_went_in(params: list[tuple[str, str]]) -> None:
     target = add_params(b'/p', params)
