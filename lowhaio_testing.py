@@ -5515,7 +5515,7 @@ class _StandIn(FakeNetwork):
 async def _dial_real(network: lowhaio.Network, origin: Origin, context: ssl.SSLContext | None) -> lowhaio.Connection:
     """A connection of nobody's pool."""
     adapter = lowhaio.get_resolver_logger_adapter_default({})
-    dial, resolve = lowhaio._dial, lowhaio._resolve  # type: ignore[attr-defined]
+    dial, resolve = lowhaio._dial, lowhaio._resolve
     connection: lowhaio.Connection = await dial(
         network,
         origin,

@@ -226,6 +226,7 @@ async def test_first_port_is_chosen_and_fault_applies_on_loopback() -> None:
     net.server('http://one.example')
     two = net.server('http://two.example')
     two.expect().reply(body=b'hello', faults=TruncateAt(10))
+    places: Any = None
     for port in range(20_000, 30_000, 7):
         try:
             places = net.listen(port)
