@@ -7301,9 +7301,7 @@ class _Peer:
             except ssl.SSLWantReadError:
                 await self._flush()
                 data = await self._raw_receive()
-                if not data:
-                    raise _Ended from None
-                self._in.write(data)
+                _ = self._in.write(data) if data else self._in.write_eof()
             except ssl.SSLError:
                 with contextlib.suppress(_Ended):
                     await self._flush()
@@ -7551,14 +7549,11 @@ class _Peer:
         """Note the client's end of the connection also where the script isn't reading."""
         if self.closed or self.ended:
             return
-        try:
-            while self._sock.recv(65_536):
-                pass
+        with contextlib.suppress(BlockingIOError):
+            with contextlib.suppress(ConnectionError):
+                while self._sock.recv(65_536):
+                    pass
             self._note_end('fin')
-        except BlockingIOError:
-            pass
-        except OSError:
-            self._note_end('reset')
 
     def stop(self) -> None:
         assert self.task is not None

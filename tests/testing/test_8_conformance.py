@@ -875,7 +875,18 @@ LOOPBACK = chosen(
         'TL-05*',
         'TL-11*',
     ),
-    *('TL-18*', 'DN-0[1246]*', 'DN-07*', 'DN-10/*', 'DN-1[24]*', 'PL-04/connect', 'PL-04/upload', 'SG-06/head'),
+    *(
+        'TL-18*',
+        'DN-0[1246]*',
+        'DN-07*',
+        'DN-10/*',
+        'DN-1[24]*',
+        'PL-04/connect',
+        'PL-04/upload',
+        'RT-04/*',
+        'DN-11',
+        'SG-06/head',
+    ),
 )
 
 
@@ -933,7 +944,7 @@ sys.stdout.buffer.write(response.read())
 def test_a_program_is_a_client_by_a_command_template(tmp_path: Path) -> None:
     program = tmp_path / 'program.py'
     program.write_text(PROGRAM)
-    template = f'{sys.executable} {program} {{url}} {{method}} {{ca}} {{timeout}} [{{header}}] [={{body}}] [x{{head}}] [-- {{header}}]'  # noqa: E501
+    template = f'{sys.executable} {program} {{url}} {{method}} {{ca}} {{timeout}} [{{header}}] [={{body}}] [x{{head}}] [-- {{header}}] [--nothing]'  # noqa: E501
     client = companion.command_client(template, 'program', '1')
     cases = chosen(
         'SL-01',
@@ -986,8 +997,21 @@ def test_command_shows_failures_so_that_they_can_be_pasted(
     monkeypatch.setitem(inside._CLIENTS, 'lenient', lambda: mends(rb'HTTP/1.1 20 OK', b'HTTP/1.1 200 OK'))
     monkeypatch.setattr(sys.stderr, 'isatty', lambda: True)
     junit, html = tmp_path / 'junit', tmp_path / 'html'
-    chosen_cases = ('--case', 'SL-06/two', '--case', 'HF-13/*', '--level', 'MUST', '--level', 'robustness')
-    status = run(*chosen_cases, '--client', 'lenient', '--client', 'wrong', '--junit', str(junit), '--html', str(html))
+    monkeypatch.setitem(inside._CLIENTS, 'wordy', lambda: asks(header(b'accept-encoding', b'gzip')))
+    chosen_cases = ('--case', 'SL-06/two', '--case', 'LM-06/*', '--level', 'MUST', '--level', 'robustness')
+    status = run(
+        *chosen_cases,
+        '--client',
+        'lenient',
+        '--client',
+        'wrong',
+        '--client',
+        'wordy',
+        '--junit',
+        str(junit),
+        '--html',
+        str(html),
+    )
     shown = capsys.readouterr()
     assert status == 1
     assert 'FAIL wrong: SL-06/two  MUST  RFC 9112 section 4' in shown.out
@@ -1091,6 +1115,7 @@ def one_case(tmp_path: Path, text: str) -> list[Case]:
         ("sent = { start_length = 3 }", 'a request line of 3 octets, got 14'),
         ("sent = { body_length = 3 }", 'a request body of 3 octets, got 0'),
         ("sent = { not_both = ['host'] }", 'expected one of host, got both'),
+        ("method = 'POST'\nbody = 'x'\nsent = { body = 'y' }", "expected the request body b'y', got b'x'"),
         ("sent = { octets = 'GET' }", "expected the request b'GET'"),
         ("sent = { has = ['POST'] }", "expected 'POST' in the request"),
         ("sent = { lacks = ['GET'] }", "expected no 'GET' in the request"),
@@ -1258,4 +1283,5 @@ def test_cases_are_found_where_they_were_installed(tmp_path: Path, monkeypatch: 
 
 
 def test_every_case_can_be_described() -> None:
+    assert str(inside._Got()) == 'nothing: it hung'
     assert all(companion.describe(case).startswith(case.id) for case in CASES)
