@@ -163,6 +163,7 @@ __all__ = [
     'chunked',
     'chunkings',
     'command_client',
+    'convert',
     'describe',
     'find_cases',
     'find_secrets',
@@ -6267,6 +6268,191 @@ def _is_decoded(body: bytes, fields: Iterable[tuple[bytes, bytes]]) -> bool:
     return True
 
 
+# Other formats: cassettes of vcrpy, both ways; HAR, in. What one can't hold is said.
+
+
+def convert(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    scrub: Scrub | None = None,
+    allow: Iterable[bytes | str] = (),
+) -> list[str]:
+    """Make a recording (.txt) or a cassette (.yaml, .json) of a recording, a cassette or a HAR file (.har).
+
+    Gives what the target can't hold, or the source doesn't say: a line for each. What is secret is left out, as a
+    recorder does. Raises RecordingError, SecretFound, OSError.
+    """
+    lost: list[str] = []
+    name, aim = os.fspath(source), os.fspath(target)
+    match os.path.splitext(name)[1].lower():
+        case '.txt':
+            recording = Recording.load(name)
+        case '.yaml' | '.yml' | '.json':
+            recording = _from_cassette(name, lost)
+        case '.har':
+            recording = _from_har(name, lost)
+        case _:
+            raise RecordingError(f'expected a file among *.txt, *.yaml, *.json, *.har, got {name}')
+    scrub = scrub or Scrub()
+    recording = Recording(scrub.exchange(exchange) for exchange in recording.exchanges)
+    if found := find_secrets(recording, allow, scrub):
+        listed = '\n  '.join(found)
+        raise SecretFound(f'{aim} is not written: what looks like a credential is in {name}:\n  {listed}')
+    match os.path.splitext(aim)[1].lower():
+        case '.txt':
+            recording.save(aim)
+        case '.yaml' | '.yml' | '.json':
+            _to_cassette(recording, aim, lost)
+        case _:
+            raise RecordingError(f'expected a file among *.txt, *.yaml, *.json to write, got {aim}')
+    return lost
+
+
+def _cassette_serializer(name: str) -> Any:
+    kind = 'json' if name.lower().endswith('.json') else 'yaml'
+    return _need(f'vcr.serializers.{kind}serializer', 'a cassette of vcrpy')
+
+
+def _from_cassette(name: str, lost: list[str]) -> Recording:
+    with open(name, encoding='utf-8') as file:
+        text = file.read()
+    try:
+        read = _need('vcr.serialize', 'a cassette of vcrpy').deserialize(text, _cassette_serializer(name))
+    except Exception as error:
+        raise RecordingError(f'{name}: expected a cassette of vcrpy, got {type(error).__name__}: {error}') from error
+    messages = _Messages(name, lost)
+    for request, response in zip(read[0], read[1], strict=True):
+        body = request.body
+        octets = b'' if body is None else body.read() if hasattr(body, 'read') else bytes(body)
+        messages.add(request.method, request.uri, request.headers.items(), octets, response)
+    if messages.exchanges:
+        lost.append('a cassette does not say which requests shared a connection, nor when and how it ended')
+    if any('lowhaio' not in response for response in read[1]):
+        lost.append('it does not say in which pieces bodies came')
+    return Recording(messages.exchanges)
+
+
+class _Messages:
+    """Messages of another format -> exchanges."""
+
+    def __init__(self, name: str, lost: list[str]) -> None:
+        self._name = name
+        self._lost = lost
+        self._connections: dict[Origin, int] = {}
+        self.exchanges: list[RecordedExchange] = []
+
+    def add(
+        self, method: str, url: str, headers: Iterable[tuple[str, str]], body: bytes, message: Mapping[str, Any]
+    ) -> None:
+        """A request, and a message as vcrpy has it."""
+        try:
+            parsed = lowhaio.parse_url(url)
+            fields = [
+                (name.encode('ascii'), _octets_of_value(value))
+                for name, value in headers
+                if not name.startswith(':') and name.lower() not in ('host', 'content-length', 'transfer-encoding')
+            ]
+            if body or method in ('POST', 'PUT', 'PATCH'):
+                fields.append((b'content-length', b'%d' % len(body)))
+            lines = b''.join(b'%b: %b\r\n' % field for field in fields)
+            head = lowhaio.encode_request_head(method.encode('ascii'), parsed.target, parsed.host, lines, b'HTTP/1.1')
+        except (ValueError, AttributeError) as error:
+            self._lost.append(f'{method} {url} is left out: {error}')
+            return
+        reader = _RequestReader()
+        reader.feed(head + body)
+        request = reader.request
+        if request is None or not request.complete or reader.rest:
+            self._lost.append(f'{method} {url} is left out: it is no request that could be sent ({reader.error})')
+            return
+        request.origin = parsed.origin
+        number = self._connections.setdefault(parsed.origin, len(self._connections) + 1)
+        self.exchanges.append(_exchange_of_message(request, message)._replace(connection=number))
+
+
+def _from_har(name: str, lost: list[str]) -> Recording:
+    with open(name, encoding='utf-8-sig') as file:
+        try:
+            entries = json.load(file)['log']['entries']
+        except (ValueError, KeyError, TypeError) as error:
+            raise RecordingError(f'{name}: expected a HAR file, got {type(error).__name__}: {error}') from error
+    messages = _Messages(name, lost)
+    for entry in sorted(entries, key=lambda entry: str(entry.get('startedDateTime', ''))):
+        asked, answered = entry['request'], entry['response']
+        what = f'{asked["method"]} {asked["url"]}'
+        if not 200 <= answered.get('status', 0) <= 599:
+            lost.append(f'{what} is left out: it has no response')
+            continue
+        content = answered.get('content') or {}
+        text = content.get('text')
+        if text is None:
+            if content.get('size', 0) > 0 and asked['method'] != 'HEAD':
+                lost.append(f'the body of {what} is not in the file: {content["size"]} octets')
+            body = b''
+        else:
+            body = base64.b64decode(text) if content.get('encoding') == 'base64' else text.encode()
+        posted = asked.get('postData') or {}
+        upload = (posted.get('text') or '').encode()
+        if not upload and posted.get('params'):
+            lost.append(f'the body of {what} is in the file as parameters only, and left out')
+        fields: dict[str, list[str]] = {}
+        names = []
+        for field in answered.get('headers', ()):
+            if not field['name'].startswith(':'):
+                names.append(field['name'])
+                # Browsers join the lines of one name, set-cookie's too, by a line feed
+                values = field['value'].split('\n')
+                fields.setdefault(field['name'].lower(), []).extend(values)
+                names += [field['name']] * (len(values) - 1)
+        message = {
+            'status': {'code': answered['status'], 'message': answered.get('statusText') or None},
+            'headers': fields,
+            'body': {'string': body},
+            'lowhaio': {'fields': names},
+        }
+        headers = [(field['name'], field['value']) for field in asked.get('headers', ())]
+        messages.add(asked['method'], asked['url'], headers, upload, message)
+    versions = {str(entry['response'].get('httpVersion', '')).lower() for entry in entries}
+    if others := versions - {'http/1.1', ''}:
+        lost.append(f'what came over {", ".join(sorted(others))} is put into HTTP/1.1')
+    if messages.exchanges:
+        lost.append('a HAR file holds bodies without their codings, and neither segments nor how connections ended')
+    return Recording(messages.exchanges)
+
+
+def _to_cassette(recording: Recording, name: str, lost: list[str]) -> None:
+    requests, responses = [], []
+    for number, exchange in enumerate(recording.exchanges, 1):
+        request = _request_of(exchange)
+        segments = [step.data for step in exchange.script if isinstance(step, Send)]
+        ended = any(isinstance(step, Close) and step.notify for step in exchange.script)
+        try:
+            with warnings.catch_warnings(record=True) as said:
+                warnings.simplefilter('always')
+                message = _message_of(request.method, segments, ended)
+        except HttpError as error:
+            lost.append(f'exchange {number} is left out: {error}')
+            continue
+        lost += [f'exchange {number}: {one.message}' for one in said]
+        if any(b'HTTP/1.1 1' in segment[:10] for segment in segments):
+            lost.append(f'exchange {number}: its interim responses are left out')
+        requests.append(_VcrNetwork._request(request, bytes(request.body) or None))
+        responses.append(message)
+    if any(isinstance(step, Pause) for exchange in recording.exchanges for step in exchange.script):
+        lost.append('pauses are left out')
+    if recording.exchanges:
+        lost.append('which requests shared a connection, and how it ended, is left out')
+    text = _need('vcr.serialize', 'a cassette of vcrpy').serialize(
+        {'requests': requests, 'responses': responses}, _cassette_serializer(name)
+    )
+    directory = os.path.dirname(name) or '.'
+    os.makedirs(directory, exist_ok=True)
+    temporary = os.path.join(directory, f'.{os.path.basename(name)}.{os.getpid()}.new')
+    with open(temporary, 'w', encoding='utf-8') as file:
+        file.write(text)
+    os.replace(temporary, name)
+
+
 # 8 Conformance -------------------------------------------------------------------------------------------------------
 #
 # A case says what a client is asked to do, what the servers do meanwhile, and what must be seen: of the client (an
@@ -9418,6 +9604,198 @@ def _serve_python(path: str, net: FakeNetwork) -> None:
 
 
 _SERVED['.py'] = _serve_python
+
+
+def _serve_recorded(path: str, net: FakeNetwork) -> None:
+    """Let a network's servers answer as a recording has it; again from the last exchange when all are used."""
+    replay = _Replay(Recording.load(path), name=path, pauses=True, repeat=True)
+    for origin in dict.fromkeys(exchange.origin for exchange, _ in replay._recorded):
+        net.server(_url(origin).replace('%', '%25'))._serves = replay._serve
+
+
+_SERVED['.txt'] = _serve_recorded
+
+
+@_command('record', 'record what a real server answers')
+def _record_command(parser: Any) -> Callable[[Any], int]:
+    parser.add_argument('url', nargs='+', help='what to ask for, one after the other, over kept connections')
+    parser.add_argument('-o', '--output', metavar='FILE', help='where to write it (default: show it)')
+    parser.add_argument('-X', '--method', default=None, help='GET, or POST if there is data')
+    parser.add_argument('-H', '--header', action='append', default=[], metavar='NAME: VALUE', help='a header field')
+    parser.add_argument('-d', '--data', metavar='TEXT', help='the body; @FILE is a file of it')
+    parser.add_argument('--cafile', metavar='FILE', help='certificates to trust in place of the usual ones')
+    parser.add_argument('--mode', default='all', choices=RECORD_MODES[1:-1], help='if the file exists (default: all)')
+    parser.add_argument('--allow', action='append', default=[], metavar='TEXT', help='looks secret, and is not')
+
+    def run(args: Any) -> int:
+        body = b''
+        if args.data is not None:
+            body = pathlib.Path(args.data[1:]).read_bytes() if args.data.startswith('@') else args.data.encode()
+        method = (args.method or ('POST' if args.data is not None else 'GET')).encode()
+        fields = []
+        for header in args.header:
+            name, _, value = header.partition(':')
+            fields.append((name.strip().encode(), value.strip().encode()))
+        printer = _Printer()
+
+        async def ask() -> None:
+            context = None if args.cafile is None else functools.partial(ssl.create_default_context, cafile=args.cafile)
+            async with lowhaio.Pool(get_ssl_context=context) as request:
+                for url in args.url:
+                    code, _, received = await request(method, url, headers=fields, body=lowhaio.streamed(body))
+                    octets = 0
+                    async for piece in received:
+                        octets += len(piece)
+                    printer.say(f'{method.decode()} {url}: {code.decode()}, {octets:,} octets', 'dim')
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = args.output or os.path.join(folder, 'shown.txt')
+            try:
+                with recording(path, mode=args.mode, strict=False, allow=args.allow) as session:
+                    asyncio.run(ask())
+                    count = len(session.exchanges)
+            except (OSError, ValueError, HttpError, FakeNetworkError) as error:
+                printer.say(f'{type(error).__name__}: {error}', 'red')
+                return 1
+            if args.output is None:
+                print(str(Recording.load(path)), end='')
+            else:
+                printer.say(f'{count} exchanges, written to {path}')
+        return 0
+
+    return run
+
+
+@_command('replay', "feed a recording's octets to the client, and show what it makes of them")
+def _replay_command(parser: Any) -> Callable[[Any], int]:
+    parser.add_argument('file', nargs='+', help='a recording')
+    parser.add_argument('--segments', type=int, metavar='OCTETS', help='in segments of that size, not as recorded')
+    parser.add_argument('--pauses', action='store_true', help='wait as the server did')
+    parser.add_argument('--verify', action='store_true', help='ask the real servers the same, and show what differs')
+    parser.add_argument('--json', action='store_true', help='a line of JSON for each exchange')
+
+    def run(args: Any) -> int:
+        printer = _Printer()
+        failed = False
+        for path in args.file:
+            try:
+                whole = Recording.load(path)
+            except (OSError, RecordingError) as error:
+                printer.say(str(error), 'red')
+                failed = True
+                continue
+            if args.verify:
+                failed |= not _verify_file(printer, path, whole)
+                continue
+            for number, outcome in enumerate(asyncio.run(_replay_file(whole, args.segments, args.pauses)), 1):
+                failed |= 'error' in outcome
+                if args.json:
+                    print(json.dumps({'file': path, 'exchange': number, **outcome}), flush=True)
+                elif 'error' in outcome:
+                    printer.say(f'{path} {number}: {outcome["request"]}: {outcome["error"]}', 'red')
+                else:
+                    printer.say(
+                        f'{path} {number}: {outcome["request"]}: {outcome["status"]}, {outcome["octets"]:,} octets'
+                        f' in {outcome["pieces"]} pieces, sha256 {outcome["sha256"][:16]}'
+                    )
+        return 1 if failed else 0
+
+    return run
+
+
+async def _replay_file(whole: Recording, segments: int | None, pauses: bool) -> list[dict[str, Any]]:
+    """What the client makes of each exchange: a fake server plays its octets to it."""
+    outcomes = []
+    for exchange in whole.exchanges:
+        request = _request_of(exchange)
+        steps = [
+            step for step in exchange.script if not isinstance(step, Expect) and (pauses or not isinstance(step, Pause))
+        ]
+        script = Script(*steps) if segments is None else Script(*steps).segmented(segments)
+        outcome: dict[str, Any] = {'request': str(request) if request.method else 'what is no request'}
+        fake = FakeNetwork(trust=True)
+        fake.server(_url(exchange.origin).replace('%', '%25')).play(Script(ExpectRequest()) + script)
+        with installed(fake):
+            async with lowhaio.Pool(socket_timeout=2) as ask:
+                try:
+                    target = request.target.decode('ascii') if request.method else '/'
+                    code, headers, body = await ask(
+                        request.method or b'GET', _url(exchange.origin).replace('%', '%25') + target
+                    )
+                    pieces = [piece async for piece in body]
+                    octets = b''.join(pieces)
+                    outcome |= {
+                        'status': int(code),
+                        'headers': [[name.decode(), value.decode('latin-1')] for name, value in headers],
+                        'octets': len(octets),
+                        'pieces': len(pieces),
+                        'sha256': hashlib.sha256(octets).hexdigest(),
+                    }
+                except HttpError as error:
+                    outcome['error'] = f'{type(error).__name__}: {error}'
+        outcomes.append(outcome)
+    return outcomes
+
+
+def _verify_file(printer: _Printer, path: str, whole: Recording) -> bool:
+    """Ask the real servers what a recording has asked. Whether they answer the same."""
+    recorder = Recorder()
+    try:
+        asked = [(exchange.origin, exchange.request_octets) for exchange in whole.exchanges]
+        asyncio.run(_ask_again(asked, recorder, {}))
+        found = Recording(
+            Scrub().exchange(new)._replace(connection=old.connection, tls=old.tls)
+            for old, new in zip(whole.exchanges, recorder.finish().exchanges, strict=True)
+        )
+        difference = recording_diff(whole, found)
+    except (OSError, HttpError) as error:
+        printer.say(f'{path}: {type(error).__name__}: {error}', 'red')
+        return False
+    finally:
+        recorder.discard()
+    printer.say(difference or f'{path}: {len(found.exchanges)} exchanges, as recorded', 'red' if difference else '')
+    return not difference
+
+
+@_command('convert', 'between recordings and cassettes of vcrpy, and from HAR')
+def _convert_command(parser: Any) -> Callable[[Any], int]:
+    parser.add_argument('source', help='*.txt (a recording), *.yaml or *.json (a cassette), *.har')
+    parser.add_argument('target', help='*.txt, *.yaml or *.json')
+    parser.add_argument('--allow', action='append', default=[], metavar='TEXT', help='looks secret, and is not')
+
+    def run(args: Any) -> int:
+        printer = _Printer()
+        try:
+            lost = convert(args.source, args.target, allow=args.allow)
+        except (OSError, ValueError) as error:
+            printer.say(str(error), 'red')
+            return 1
+        printer.say(f'{args.target} is written')
+        for line in lost:
+            printer.say(f'lost: {line}', 'dim')
+        return 0
+
+    return run
+
+
+@_command('scan', 'look for credentials in recordings, cassettes or any files; the exit status is 1 if there are some')
+def _scan_command(parser: Any) -> Callable[[Any], int]:
+    parser.add_argument('file', nargs='+', help='a file, or a folder of recordings (*.txt)')
+    parser.add_argument('--allow', action='append', default=[], metavar='TEXT', help='looks secret, and is not')
+
+    def run(args: Any) -> int:
+        printer = _Printer()
+        found = 0
+        for name in args.file:
+            path = pathlib.Path(name)
+            for one in sorted(path.rglob('*.txt')) if path.is_dir() else [path]:
+                for line in find_secrets(one, args.allow):
+                    printer.say(line if line.startswith(str(one)) else f'{one}: {line}', 'red')
+                    found += 1
+        printer.say(f'{found} found')
+        return 1 if found else 0
+
+    return run
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -82,6 +82,7 @@ __all__ = [
     'chunked',
     'chunkings',
     'command_client',
+    'convert',
     'describe',
     'find_cases',
     'find_secrets',
@@ -698,6 +699,12 @@ class VcrSeam(metaclass=_Switch):
     connection: type[_VcrConnection] = ...
 
 def vcr_patches() -> tuple[tuple[type, str, type], ...]: ...
+def convert(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    scrub: Scrub | None = None,
+    allow: Iterable[bytes | str] = (),
+) -> list[str]: ...
 
 class CaseError(ValueError): ...
 

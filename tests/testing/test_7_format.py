@@ -291,3 +291,17 @@ def test_file_that_is_no_text_is_said(tmp_path: Path) -> None:
     (tmp_path / 'x.txt').write_bytes(b'\xff')
     with pytest.raises(RecordingError, match='expected UTF-8'):
         Recording.load(tmp_path / 'x.txt')
+
+
+def test_example_of_the_documentation_is_a_recording() -> None:
+    documented = Path(__file__).resolve().parent.parent.parent / 'fixtures' / 'README.md'
+    text = documented.read_text(encoding='utf-8').partition('```\nlowhaio recording 1')[2].partition('```')[0]
+    (exchange,) = Recording.parse(f'lowhaio recording 1{text}').exchanges
+    assert exchange.request.body == b'{"id":1}'
+    assert exchange.script[1:] == Script(
+        Pause(0.5),
+        b'HTTP/1.1 201 Created\r\ntransfer-encoding: chunked\r\n\r\n',
+        b'3\r\none\r\n',
+        b'0\r\n\r\n',
+        Close(),
+    )
