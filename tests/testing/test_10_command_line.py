@@ -166,6 +166,17 @@ def test_serve_serves_other_clients_until_it_is_stopped(tmp_path: Path) -> None:
     assert 'no expectation matches GET http://plain.example/x' in printed
 
 
+def test_serve_says_how_to_trust_it(tmp_path: Path) -> None:
+    (tmp_path / 'api.py').write_text(SERVED, encoding='utf-8')
+    command = [sys.executable, '-m', 'lowhaio_testing', 'serve', str(tmp_path / 'api.py')]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as served:
+        assert served.stdout is not None
+        lines = [served.stdout.readline() for _ in range(4)]
+        served.send_signal(signal.SIGINT)
+    assert '--cacert CA (see --ca) ' in lines[1]
+    assert served.returncode == 0
+
+
 @pytest.mark.parametrize(
     ('name', 'source', 'message'),
     [

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import os
+import socket
 import ssl
 from typing import Any
 
 import pytest
 
 import lowhaio
+import lowhaio_testing
 from lowhaio import Pool, buffered, streamed
 from lowhaio_testing import (
     Close,
@@ -150,8 +153,6 @@ async def passes(count: int = 3) -> None:
 
 
 def _installed(net: FakeNetwork) -> Any:
-    import lowhaio_testing
-
     return lowhaio_testing.installed(net)
 
 
@@ -221,8 +222,8 @@ async def test_event_wakes_everybody_and_is_cleared() -> None:
     waiting[0].cancel()
     await asyncio.sleep(0)
     assert repr(event) == "<Event 'go', not set, 2 waiting>"
-    event.set()
-    waiting[1].cancel()  # at the same moment
+    waiting[1].cancel()
+    event.set()  # at the same moment
     await asyncio.wait(waiting)
     assert [task.cancelled() for task in waiting] == [True, True, False]
     await event.wait()
@@ -306,3 +307,135 @@ async def test_step_that_is_none_is_refused() -> None:
     with _installed(net):
         with pytest.raises(FakeNetworkError, match=r'expected a step of a script, got Dance\(\)'):
             await get()
+
+
+@pytest.mark.asyncio
+async def test_pause_of_no_time_is_none(lowhaio_network: FakeNetwork) -> None:
+    lowhaio_network.server(URL).play([ExpectRequest(), Pause(0), OK])
+    assert await get() == b'ok'
+
+
+# By hand, for what the client doesn't do
+
+
+async def dial(net: FakeNetwork) -> Any:
+    """A connection of no client."""
+    (address,) = await net.resolve(lowhaio.Origin('http', 'api.example.com', 80), socket.AF_INET, None)
+    return net.connect(address)
+
+
+@pytest.mark.asyncio
+async def test_request_that_ends_in_its_body_is_none() -> None:
+    net = FakeNetwork()
+    net.server(URL).play([ExpectRequest()])
+    sock = await dial(net)
+    sock.send(b'POST / HTTP/1.1\r\ncontent-length: 2\r\n\r\na')
+    sock.close()
+    await passes()
+    assert net.problems() == ['expected the client to send a request, got the end of the connection']
+    net.shut()
+
+
+@pytest.mark.asyncio
+async def test_close_is_no_reset_though_octets_are_unread(lowhaio_network: FakeNetwork) -> None:
+    server = lowhaio_network.server(URL)
+    server.play([Expect(b'a'), StopReading(), Wait('go'), b'bye', Close()])
+    sock = await dial(lowhaio_network)
+    sock.send(b'a')
+    await passes()
+    sock.send(b'unread')
+    lowhaio_network.event('go').set()
+    assert (sock.recv(100), sock.recv(100)) == (b'bye', b'')
+    assert server.connections[0].received == b'aunread'
+    sock.close()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize('reused', [False, True])
+async def test_reset_of_a_connection_that_has_gone_harms_nobody_else(
+    lowhaio_network: FakeNetwork, reused: bool
+) -> None:
+    lowhaio_network.server(URL).play([Expect(b'a'), StopReading(), Wait('go'), Reset()])
+    sock = await dial(lowhaio_network)
+    descriptor = sock.fileno()
+    sock.send(b'a')
+    await passes()
+    one, other = socket.socketpair()
+    sock.close()
+    if reused:
+        os.dup2(one.fileno(), descriptor)
+    lowhaio_network.event('go').set()
+    other.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        other.recv(1)
+    if reused:
+        os.close(descriptor)
+    one.close()
+    other.close()
+
+
+@pytest.mark.asyncio
+async def test_send_to_a_client_that_has_gone_ends_the_script(lowhaio_network: FakeNetwork) -> None:
+    server = lowhaio_network.server(URL)
+    server.play([Expect(b'a'), StopReading(), Wait('go'), b'late', Wait('never')])
+    sock = await dial(lowhaio_network)
+    sock.send(b'a')
+    await passes()
+    sock.close()
+    lowhaio_network.event('go').set()
+    assert isinstance(server.connections[0].error, BrokenPipeError)
+    assert server.connections[0].closed_by == 'client'
+
+
+@pytest.mark.asyncio
+async def test_client_that_leaves_octets_unread_resets_the_connection(lowhaio_network: FakeNetwork) -> None:
+    server = lowhaio_network.server(URL)
+    server.play([Expect(b'a'), b'unread'])
+    sock = await dial(lowhaio_network)
+    sock.send(b'a')
+    await passes()
+    sock.close()
+    await passes()
+    assert isinstance(server.connections[0].error, ConnectionResetError)
+
+
+@pytest.mark.asyncio
+async def test_wake_up_for_nothing_does_nothing(lowhaio_network: FakeNetwork) -> None:
+    server: Any = lowhaio_network.server(URL)
+    sock = await dial(lowhaio_network)
+    server.connections[0]._wire._readable()
+    assert server.connections[0].is_open
+    sock.close()
+
+
+@pytest.mark.asyncio
+async def test_failure_of_the_test_is_raised_by_each_use_of_the_socket() -> None:
+    net = FakeNetwork()
+    net.server(URL).play([Expect(b'a')])
+    (address,) = await net.resolve(lowhaio.Origin('http', 'api.example.com', 80), socket.AF_INET, None)
+    sock = net.connect(address)
+    end = net.established(sock, lowhaio.Origin('http', 'api.example.com', 80), address)
+    assert end.sendmsg([b'x', b'y']) == 2
+    await passes()
+    for use in (lambda: end.recv(1), lambda: end.send(b'x'), lambda: end.sendmsg([b'x'])):
+        with pytest.raises(ScriptMismatch):
+            use()
+    end.close()
+    net.shut()
+
+
+def test_stepper_that_is_stopped_by_what_it_runs_closes_it() -> None:
+    private: Any = vars(lowhaio_testing)
+    closed: list[str] = []
+
+    async def steps() -> None:
+        try:
+            stepper.stop()
+            await private['_Until'](lambda resume: None)
+        finally:
+            closed.append('closed')
+
+    stepper = private['_Stepper'](steps(), closed.append)
+    stepper.step()
+    stepper.step()
+    assert closed == ['closed']

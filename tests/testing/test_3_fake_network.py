@@ -975,3 +975,33 @@ async def test_failing_server_is_the_tests_failure(fetch: Any) -> None:
             await fetch(API)
         with pytest.raises(FakeNetworkError, match=r'how to answer any method https://api\.example'):
             await fetch(API)
+
+
+def test_place_without_a_line_of_the_users_is_a_task_or_nothing(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    where = vars(lowhaio_testing)['_where']
+    assert where().startswith('tests/testing/test_3_fake_network.py:')
+    monkeypatch.setattr(lowhaio_testing, '_NOT_THE_USERS', ('',))
+    assert where() == ''
+
+    async def main() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        assert where() == f'the beginning of {task.get_name()}'
+
+    run(main())
+
+
+@pytest.mark.asyncio
+async def test_system_that_does_not_tell_what_is_unread_is_taken_at_its_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    def ioctl(*args: Any) -> bytes:
+        raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))
+
+    monkeypatch.setattr(fcntl, 'ioctl', ioctl)
+    with installed() as net:
+        net.server('http://api.example.com').expect().reply(body=b'unread', pieces=[1])
+        async with Pool() as request:
+            _, _, body = await request(b'GET', 'http://api.example.com')
+            assert net.problems() == []
+            await body.aclose()

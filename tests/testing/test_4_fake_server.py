@@ -218,6 +218,24 @@ async def test_reply_from_an_iterator_arrives_piece_by_piece(
 
 
 @pytest.mark.asyncio
+async def test_reply_from_an_iterator_that_is_no_generator(server: FakeServer, fetch: Any) -> None:
+    class Countdown:
+        left = 3
+
+        def __aiter__(self) -> Countdown:
+            return self
+
+        async def __anext__(self) -> bytes:
+            self.left -= 1
+            if self.left < 0:
+                raise StopAsyncIteration
+            return b'%d' % self.left
+
+    server.expect().reply(body=Countdown())
+    assert (await fetch(API))[2] == b'210'
+
+
+@pytest.mark.asyncio
 async def test_iterator_of_a_reply_goes_no_further_than_the_client_reads(server: FakeServer) -> None:
     made = 0
 
@@ -620,6 +638,7 @@ def test_expectation_says_what_it_is() -> None:
     assert str(server.expect(b'PUT', re.compile('/x+'))) == 'PUT https://api.example.com/x+'
     assert repr(ANY) == 'ANY'
     assert ANY == 3
+    assert hash(ANY) == hash(ANY)
 
 
 # Handlers
@@ -660,12 +679,15 @@ async def test_async_handler_reads_the_body_as_it_streams(server: FakeServer, fe
 
 @pytest.mark.asyncio
 async def test_async_handler_reads_all_of_the_body(server: FakeServer, fetch: Any) -> None:
+    begun = asyncio.Event()
+
     async def handler(request: ReceivedRequest) -> bytes:
+        begun.set()
         return await request.read()
 
     async def body() -> AsyncIterator[bytes]:
         yield b'one'
-        await asyncio.sleep(0)
+        await begun.wait()
         yield b'two'
 
     server.expect(b'POST').handle(handler).times(2)
@@ -919,6 +941,21 @@ async def test_malformed_request_fails_the_test(sent: bytes, message: str) -> No
         assert await loop.sock_recv(sock, 100) == b''
         sock.close()
         assert net.problems()[0].startswith(message), net.problems()
+
+
+@pytest.mark.asyncio
+async def test_body_that_is_malformed_later_fails_the_test() -> None:
+    with lowhaio_testing.installed(FakeNetwork()) as net:
+        net.server('http://api.example.com').expect().reply()
+        loop = asyncio.get_running_loop()
+        sock = net.connect(lowhaio.Address(2, (server_address(net), 80)))
+        await loop.sock_sendall(sock, b'POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n1\r\n')
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await loop.sock_sendall(sock, b'xyz')
+        assert await loop.sock_recv(sock, 100) == b''
+        sock.close()
+        assert net.problems()[0].startswith('the body of POST http://api.example.com/ is malformed: expected CRLF')
 
 
 @pytest.mark.asyncio

@@ -114,6 +114,12 @@ async def test_reply_has_a_bandwidth(server: FakeServer, lowhaio_virtual_time: V
 
 
 @pytest.mark.asyncio
+async def test_bandwidth_ends_with_the_connection(server: FakeServer, lowhaio_virtual_time: VirtualTime) -> None:
+    server.expect().reply(body=b'0123456789', close=True, faults=Bandwidth(50))
+    assert b''.join(await pieces()) == b'0123456789'
+
+
+@pytest.mark.asyncio
 async def test_slow_bandwidth_is_an_octet_at_a_time(server: FakeServer, lowhaio_virtual_time: VirtualTime) -> None:
     server.expect().reply(raw=HEAD + b'0123456789', faults=Bandwidth(2))
     assert (await pieces())[-10:] == [b'%d' % digit for digit in range(10)]
@@ -201,7 +207,7 @@ async def test_client_retries_a_transient_fault_on_a_reused_connection(server: F
 # Faults of the request, of connecting, of the handshake
 
 
-@pytest.mark.parametrize('at', [0, 10, 100_000])
+@pytest.mark.parametrize('at', [0, 10, 100_000, 800_000])
 @pytest.mark.parametrize('fault', [TruncateAt, ResetAt])
 @pytest.mark.asyncio
 async def test_upload_is_cut(server: FakeServer, fault: Any, at: int) -> None:
@@ -311,6 +317,18 @@ async def test_code_survives_a_failure_anywhere(lowhaio_virtual_time: VirtualTim
     octets = len(HEAD) - 1 + 5
     tried = await sweep(scenario(2), [TruncateAt, ResetAt, StallAt, FailConnect(), Latency(20)])
     assert tried == 3 * (octets + 1) + 1 + 1
+
+
+@pytest.mark.asyncio
+async def test_each_request_of_a_scenario_fails_once(lowhaio_virtual_time: VirtualTime) -> None:
+    async def twice(net: FakeNetwork) -> None:
+        server = net.server(PLAIN)
+        for path in ('/a', '/b'):
+            server.expect(b'GET', path).reply(body=b'hello').times(1, math.inf)
+            await download(PLAIN + path, 2, b'hello')
+
+    octets = len(HEAD) - 1 + 5
+    assert await sweep(twice, [TruncateAt, Latency(20)]) == 2 * (octets + 1) + 2
 
 
 @pytest.mark.asyncio
