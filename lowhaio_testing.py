@@ -9559,14 +9559,14 @@ def _serve_command(parser: Any) -> Callable[[Any], int]:
 
 async def _serve_until_interrupted(printer: _Printer, net: FakeNetwork, port: int, ca: str | None) -> None:
     loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
     for server, (host, at) in net.listen(port).items():
         origin = server.origin
         trust = f' --cacert {ca or "CA (see --ca)"}' if origin.scheme == 'https' else ''
         printer.say(f'{_url(origin)} is at {host} port {at}', 'bold')
         printer.say(f'  curl{trust} --connect-to {origin.host}:{origin.port}:{host}:{at} {_url(origin)}/', 'dim')
-    stopped = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped.set)
     shown = failed = 0
     while not stopped.is_set():
         with contextlib.suppress(TimeoutError):
