@@ -154,10 +154,20 @@ def certificates() -> tuple[Path, Path, Path]:
         'basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\nextendedKeyUsage=serverAuth\n'
         'subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n'
     )
-    new_key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-keyout']
+    new_key: list[str | Path] = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-keyout']
     ca = ['-addext', 'basicConstraints=critical,CA:TRUE', '-addext', 'keyUsage=critical,keyCertSign']
-    sign = ['-CA', authority, '-CAkey', authority_key, '-CAcreateserial', '-days', '3650', '-extfile', extensions]
-    for command in (
+    sign: list[str | Path] = [
+        '-CA',
+        authority,
+        '-CAkey',
+        authority_key,
+        '-CAcreateserial',
+        '-days',
+        '3650',
+        '-extfile',
+        extensions,
+    ]
+    commands: tuple[list[str | Path], ...] = (
         [
             'openssl',
             'req',
@@ -174,7 +184,8 @@ def certificates() -> tuple[Path, Path, Path]:
         ],
         ['openssl', 'req', *new_key, key, '-out', asked, '-subj', '/CN=bench'],
         ['openssl', 'x509', '-req', '-in', asked, '-out', chain, *sign],
-    ):
+    )
+    for command in commands:
         subprocess.run(command, check=True, capture_output=True)
     return authority, chain, key
 

@@ -276,7 +276,8 @@ async def client_points(sweep: ClientSweep, bases: dict[str, str]) -> list[Point
 
     points = []
     for size in sweep.sizes:
-        best, peak = math.inf, None
+        best, base = math.inf, 0
+        peak: int | None = None
         for attempt in range(3):
             async with lowhaio.Pool(**sweep.pool) as request:
                 action = await sweep.prepare(request, bases, size)

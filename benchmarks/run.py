@@ -16,6 +16,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,10 @@ def chosen_scenarios(options: argparse.Namespace) -> list[Scenario]:
     return [SCENARIOS[name] for name in QUICK] if options.quick else list(SCENARIOS.values())
 
 
-def run(python: str, clients: list[Client], scenarios: list[Scenario], options: argparse.Namespace) -> dict[str, Any]:
+def run(
+    python: str, clients: list[Client], scenarios: list[Scenario], options: argparse.Namespace
+) -> Iterator[dict[str, Any]]:
+    """The result after each scenario, so that what was measured is not lost with what was not."""
     rounds = options.repeat or (3 if options.quick else 5)
     scale = 0.4 if options.quick else 1.0
     environment.install_clients(python, clients, options.newest)
@@ -163,6 +167,15 @@ def run(python: str, clients: list[Client], scenarios: list[Scenario], options: 
         s.name: {c.name: [] for c in clients if takes_part(c, s)} for s in scenarios
     }
     began = time.time()
+    result = {
+        'python': python,
+        'rounds': rounds,
+        'began': time.strftime('%Y-%m-%d %H:%M', time.gmtime(began)),
+        'seconds': 0,
+        'machine': f'{platform.system()} {platform.release()} {platform.machine()}, {os.cpu_count()} cores',
+        'versions': {client.name: environment.installed(python, client)[0] for client in clients if client.adapter},
+        'runs': runs,
+    }
     with environment.servers() as bases, environment.names() as prefix:
         bases['names'] = '\0'.join(prefix)
         for number in range(rounds):
@@ -180,15 +193,8 @@ def run(python: str, clients: list[Client], scenarios: list[Scenario], options: 
                     earlier.append(figures)
                     shown = figures.get('error') or f'{figures["value"]:.4g} {scenario.unit}'
                     print(f'{number + 1}/{rounds} {scenario.name:18} {client.name:18} {shown}', file=sys.stderr)
-    return {
-        'python': python,
-        'rounds': rounds,
-        'began': time.strftime('%Y-%m-%d %H:%M', time.gmtime(began)),
-        'seconds': round(time.time() - began),
-        'machine': f'{platform.system()} {platform.release()} {platform.machine()}, {os.cpu_count()} cores',
-        'versions': {client.name: environment.installed(python, client)[0] for client in clients if client.adapter},
-        'runs': runs,
-    }
+                result['rounds'], result['seconds'] = number + 1, round(time.time() - began)
+                yield result
 
 
 def main() -> int:
@@ -204,12 +210,13 @@ def main() -> int:
         environment.WORK.mkdir(exist_ok=True)
         environment.install_programs()
         for python in options.python or [f'{sys.version_info.major}.{sys.version_info.minor}']:
-            result = run(python, clients, scenarios, options)
             output.mkdir(exist_ok=True, parents=True)
-            text = report.text(result, SCENARIOS, GOALS, PYTHON_PEERS)
-            (output / f'python-{python}.json').write_text(json.dumps(result, indent=1) + '\n')
-            (output / f'python-{python}.txt').write_text(text)
-            (output / f'python-{python}.svg').write_text(report.chart(result, SCENARIOS, CHART_SCENARIOS))
+            text = ''
+            for result in run(python, clients, scenarios, options):
+                text = report.text(result, SCENARIOS, GOALS, PYTHON_PEERS)
+                (output / f'python-{python}.json').write_text(json.dumps(result, indent=1) + '\n')
+                (output / f'python-{python}.txt').write_text(text)
+                (output / f'python-{python}.svg').write_text(report.chart(result, SCENARIOS, CHART_SCENARIOS))
             print(text)
     except environment.SetupError as error:
         print(f'error: {error}', file=sys.stderr)

@@ -11,7 +11,7 @@ import gc
 import json
 import os
 import resource
-import ssl
+import ssl  # noqa: F401 - a client's import is measured beyond it
 import sys
 import time
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -136,7 +136,6 @@ def main(task: dict[str, Any]) -> Figures:
     if task['repository']:
         sys.path.insert(0, task['repository'])
     if task['kind'] == 'import':
-        assert ssl and asyncio
         cpu = usage()
         import_module(task['imports'])
         return {'value': (usage() - cpu) * 1e3}

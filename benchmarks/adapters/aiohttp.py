@@ -3,6 +3,7 @@
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aiohttp
 
@@ -10,18 +11,18 @@ from . import TIMEOUT
 
 
 class Client:
-    def __init__(self, session):
+    def __init__(self, session: Any) -> None:
         self.session = session
 
-    async def get(self, url):
+    async def get(self, url: str) -> int:
         size = 0
         async with self.session.get(url, allow_redirects=False) as response:
             async for piece in response.content.iter_any():
                 size += len(piece)
         return size
 
-    async def upload(self, url, piece, count):
-        async def pieces():
+    async def upload(self, url: str, piece: bytes, count: int) -> int:
+        async def pieces() -> AsyncIterator[bytes]:
             for _ in range(count):
                 yield piece
 

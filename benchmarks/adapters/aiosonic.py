@@ -3,6 +3,7 @@
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import aiosonic
 from aiosonic.connectors import TCPConnector
@@ -13,22 +14,22 @@ from . import TIMEOUT
 
 
 class Client:
-    def __init__(self, session, context):
+    def __init__(self, session: Any, context: ssl.SSLContext) -> None:
         self.session = session
         self.context = context
 
-    def secure(self, url):  # an `ssl` given with an http URL would be used there too
+    def secure(self, url: str) -> dict[str, ssl.SSLContext]:  # an `ssl` given with an http URL would be used there too
         return {'ssl': self.context} if url.startswith('https') else {}
 
-    async def get(self, url):
+    async def get(self, url: str) -> int:
         size = 0
         async with self.session.stream('GET', url, **self.secure(url)) as response:
             async for piece in response.read_chunks():
                 size += len(piece)
         return size
 
-    async def upload(self, url, piece, count):
-        async def pieces():
+    async def upload(self, url: str, piece: bytes, count: int) -> int:
+        async def pieces() -> AsyncIterator[bytes]:
             for _ in range(count):
                 yield piece
 

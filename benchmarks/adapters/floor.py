@@ -8,6 +8,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 SYNC = True
@@ -15,14 +16,14 @@ SIZE = 1 << 16
 
 
 class Client:
-    def __init__(self, authority, connections):
+    def __init__(self, authority: str, connections: int) -> None:
         self.authority = authority
         self.connections = connections
-        self.sockets = []
-        self.known = {}
+        self.sockets: list[Any] = []
+        self.known: dict[str, Any] = {}
         self.buffer = bytearray(SIZE)
 
-    def connect(self, url):
+    def connect(self, url: str) -> Any:
         parts = urlsplit(url)
         sock = socket.create_connection((parts.hostname, parts.port))
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -31,12 +32,12 @@ class Client:
         return sock
 
     @property
-    def context(self):
+    def context(self) -> ssl.SSLContext:
         if 'context' not in self.known:
             self.known['context'] = ssl.create_default_context(cafile=self.authority)
         return self.known['context']
 
-    def learn(self, url):
+    def learn(self, url: str) -> tuple[bytes, int, bool]:
         """The request and the size of its whole reply, which closes a connection or is counted by its framing."""
         parts = urlsplit(url)
         request = f'GET {parts.path} HTTP/1.1\r\nhost: {parts.netloc}\r\n\r\n'.encode()
@@ -57,7 +58,7 @@ class Client:
         self.known[url] = request, size, closes
         return self.known[url]
 
-    def get(self, url):
+    def get(self, url: str) -> int:
         request, size, closes = self.known.get(url) or self.learn(url)
         if closes:
             sock = self.connect(url)
@@ -73,7 +74,7 @@ class Client:
             self.receive(sock, size)
         return size
 
-    def receive(self, sock, size):
+    def receive(self, sock: Any, size: int) -> None:
         if size <= SIZE:
             while size:
                 size -= len(sock.recv(SIZE))
@@ -81,7 +82,7 @@ class Client:
         while size:
             size -= sock.recv_into(self.buffer)
 
-    def upload(self, url, piece, count):
+    def upload(self, url: str, piece: bytes, count: int) -> int:
         if not self.sockets:
             self.sockets.append(self.connect(url))
         sock = self.sockets[0]

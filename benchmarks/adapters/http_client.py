@@ -3,8 +3,9 @@
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPConnection, HTTPSConnection
+from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from itertools import repeat
+from typing import Any
 from urllib.parse import urlsplit
 
 from . import TIMEOUT
@@ -13,12 +14,12 @@ SYNC = True
 
 
 class Client:
-    def __init__(self, authority):
+    def __init__(self, authority: str) -> None:
         self.authority = authority
-        self.connection = None
+        self.connection: HTTPConnection | None = None
         self.url = self.target = ''
 
-    def respond(self, method, url, body=None, headers=None):
+    def respond(self, method: str, url: str, body: Any = None, headers: Any = None) -> HTTPResponse:
         if url != self.url:  # a caller of this interface splits its URL by itself, once
             parts = urlsplit(url)
             if self.connection is None:
@@ -33,14 +34,14 @@ class Client:
         self.connection.request(method, self.target, body, headers or {})
         return self.connection.getresponse()
 
-    def get(self, url):
+    def get(self, url: str) -> int:
         size = 0
         response = self.respond('GET', url)
         while piece := response.read(1 << 16):
             size += len(piece)
         return size
 
-    def upload(self, url, piece, count):
+    def upload(self, url: str, piece: bytes, count: int) -> int:
         response = self.respond('POST', url, repeat(piece, count), {'content-length': str(len(piece) * count)})
         response.read()
         return response.status

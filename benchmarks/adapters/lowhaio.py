@@ -3,6 +3,7 @@
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from lowhaio import Pool
 
@@ -10,18 +11,18 @@ from . import TIMEOUT
 
 
 class Client:
-    def __init__(self, request):
+    def __init__(self, request: Any) -> None:
         self.request = request
 
-    async def get(self, url):
+    async def get(self, url: str) -> int:
         _, _, body = await self.request(b'GET', url)
         size = 0
         async for piece in body:
             size += len(piece)
         return size
 
-    async def upload(self, url, piece, count):
-        async def pieces():
+    async def upload(self, url: str, piece: bytes, count: int) -> int:
+        async def pieces() -> AsyncIterator[bytes]:
             for _ in range(count):
                 yield piece
 

@@ -11,8 +11,8 @@ from .lowhaio import Client as Current
 
 
 class Client(Current):
-    async def upload(self, url, piece, count):
-        async def pieces():
+    async def upload(self, url: str, piece: bytes, count: int) -> int:
+        async def pieces() -> AsyncIterator[bytes]:
             for _ in range(count):
                 yield piece
 

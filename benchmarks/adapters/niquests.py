@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import niquests
 
@@ -9,18 +10,18 @@ from . import TIMEOUT
 
 
 class Client:
-    def __init__(self, session):
+    def __init__(self, session: Any) -> None:
         self.session = session
 
-    async def get(self, url):
+    async def get(self, url: str) -> int:
         size = 0
         response = await self.session.get(url, stream=True, allow_redirects=False)
         async for piece in await response.iter_raw():
             size += len(piece)
         return size
 
-    async def upload(self, url, piece, count):
-        async def pieces():
+    async def upload(self, url: str, piece: bytes, count: int) -> int:
+        async def pieces() -> AsyncIterator[bytes]:
             for _ in range(count):
                 yield piece
 

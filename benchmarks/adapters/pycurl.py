@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import repeat
+from typing import Any
 
 import pycurl
 
@@ -12,21 +13,21 @@ SYNC = True
 
 
 class Client:
-    def __init__(self, curl):
+    def __init__(self, curl: Any) -> None:
         self.curl = curl
         self.size = 0
         curl.setopt(pycurl.WRITEFUNCTION, self.write)
 
-    def write(self, piece):
+    def write(self, piece: bytes) -> None:
         self.size += len(piece)
 
-    def get(self, url):
+    def get(self, url: str) -> int:
         self.size = 0
         self.curl.setopt(pycurl.URL, url)
         self.curl.perform()
         return self.size
 
-    def upload(self, url, piece, count):
+    def upload(self, url: str, piece: bytes, count: int) -> int:
         pieces = repeat(piece, count)
         self.curl.setopt(pycurl.URL, url)
         self.curl.setopt(pycurl.POST, 1)

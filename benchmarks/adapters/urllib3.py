@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import repeat
+from typing import Any
 
 import urllib3
 
@@ -12,10 +13,10 @@ SYNC = True
 
 
 class Client:
-    def __init__(self, pool):
+    def __init__(self, pool: Any) -> None:
         self.pool = pool
 
-    def get(self, url):
+    def get(self, url: str) -> int:
         size = 0
         response = self.pool.request('GET', url, preload_content=False, redirect=False)
         for piece in response.stream(1 << 16, decode_content=False):
@@ -23,7 +24,7 @@ class Client:
         response.release_conn()
         return size
 
-    def upload(self, url, piece, count):
+    def upload(self, url: str, piece: bytes, count: int) -> int:
         headers = {'content-length': str(len(piece) * count)}
         return self.pool.request('POST', url, body=repeat(piece, count), headers=headers, redirect=False).status
 

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import wreq
 from wreq.tls import CertStore
@@ -12,10 +13,10 @@ from . import TIMEOUT
 
 
 class Client:
-    def __init__(self, session):
+    def __init__(self, session: Any) -> None:
         self.session = session
 
-    async def get(self, url):
+    async def get(self, url: str) -> int:
         size = 0
         async with self.session.get(url) as response:
             async with response.stream() as stream:
@@ -23,8 +24,8 @@ class Client:
                     size += len(piece)
         return size
 
-    async def upload(self, url, piece, count):
-        async def pieces():
+    async def upload(self, url: str, piece: bytes, count: int) -> int:
+        async def pieces() -> AsyncIterator[bytes]:
             for _ in range(count):
                 yield piece
 
