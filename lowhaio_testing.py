@@ -4987,7 +4987,8 @@ class Scrub:
         for old in steps:
             if isinstance(old, kind):
                 rest = _without_head([_parts(old)], len(heads.pop(0)))
-                result.append(_step_of(kind, [next(new).data, *rest]))
+                head_part = next(new).data
+                result.append(_step_of(kind, [*([head_part] if head_part else []), *rest]))
             else:
                 result.append(old)
         return result
@@ -5210,8 +5211,10 @@ def _suspicious_sides(exchange: RecordedExchange, kind: _Kind, where: str, allow
     for part in (part for step in _of(exchange.script, kind) for part in _parts(step)):
         if isinstance(part, bytes):
             found += _suspicious(part, where, allowed)
-        elif id(part.side) not in seen and not _is_opaque(part.side):
+        elif id(part.side) not in seen:
             seen.add(id(part.side))
+            if _is_opaque(part.side):
+                continue
             for offset in range(0, part.side.size, 2**20):
                 window = part.side.read(offset, 2**20 + 4096)
                 found += _suspicious(window, f'{where}, {os.path.basename(part.side.path)}', allowed)
