@@ -482,6 +482,16 @@ async def test_timeout_of_one_request(net: FakeNetwork, clock: VirtualTime) -> N
 
 
 @pytest.mark.asyncio_loop_only
+async def test_timeout_that_ends_before_the_timer_that_is_there(net: FakeNetwork, clock: VirtualTime) -> None:
+    net.server(HTTP).play(Script(ExpectRequest(), OK, ExpectRequest(), FOR_EVER))
+    async with Pool(keep_alive_timeout=100) as request:
+        assert await fetch(request, HTTP) == b'ok'
+        with pytest.raises(HttpTimeoutError, match='within 2'):
+            await request(b'GET', HTTP, socket_timeout=2)
+    assert clock.elapsed == 2
+
+
+@pytest.mark.asyncio_loop_only
 async def test_no_timeout_at_all(net: FakeNetwork, clock: VirtualTime) -> None:
     """Also after requests that had one, whose timer is still there."""
     net.server(HTTP).play(Script(ExpectRequest(), OK, ExpectRequest(), Pause(1_000_000), OK, ExpectRequest(), FOR_EVER))

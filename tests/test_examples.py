@@ -8,6 +8,7 @@ import sys
 import textwrap
 
 import pytest
+from wire import Peer, serve
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -104,6 +105,40 @@ def test_streaming_example(tmp_path: pathlib.Path, size: int, options: tuple[str
 def test_buffered_example(tmp_path: pathlib.Path, options: tuple[str, ...]) -> None:
     printed = run_example(tmp_path, BUFFERED, 'assert response == b"the reply", response', b'some-data', *options)
     assert printed == 'done\n'
+
+
+REAL = """
+import asyncio, gc, sys
+from lowhaio import Pool, buffered
+
+async def example():
+    request, _ = Pool()
+    code, headers, body = await request(b'GET', sys.argv[1])
+    print(await buffered(body))
+
+asyncio.run(example())
+gc.collect()
+"""
+
+
+def test_pool_that_nobody_closed_over_a_real_socket(tmp_path: pathlib.Path) -> None:
+    """Its idle connection is closed with the loop, before the garbage collector would warn of a socket."""
+
+    def script(peer: Peer) -> None:
+        peer.answer()
+        peer.end_of_request()
+
+    with serve(script) as server:
+        done = subprocess.run(
+            [sys.executable, '-W', 'error', '-c', REAL, server.origin],
+            cwd=tmp_path,
+            env={'PYTHONPATH': str(ROOT), 'PATH': ''},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "b'ok'\n", '')
 
 
 def test_the_check_would_notice_a_warning(tmp_path: pathlib.Path) -> None:

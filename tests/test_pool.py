@@ -54,6 +54,7 @@ from lowhaio_testing import (
     Pause,
     Reset,
     Script,
+    StartReading,
     StopReading,
     VirtualTime,
     Wait,
@@ -867,6 +868,20 @@ async def test_close_while_the_socket_is_full(net: FakeNetwork) -> None:
     await close()
     with pytest.raises(HttpPoolClosedError):
         await task
+
+
+async def test_close_in_the_pass_in_which_the_socket_takes_more(net: FakeNetwork) -> None:
+    for passes in range(8):
+        net.server(f'http://{passes}.test').play(Script(StopReading(), Wait(str(passes)), StartReading(), FOR_EVER))
+        request, close = Pool()
+        task = asyncio.create_task(request(b'POST', f'http://{passes}.test', body=streamed(bytes(5_000_000))))
+        await settle()
+        net.event(str(passes)).set()
+        for _ in range(passes):
+            await asyncio.sleep(0)
+        await close()
+        with pytest.raises(HttpPoolClosedError):
+            await task
 
 
 async def test_close_by_the_body_of_a_request(net: FakeNetwork) -> None:
