@@ -1110,22 +1110,33 @@ def _url(origin: Origin) -> str:
     return str(origin).removesuffix({'http': ':80', 'https': ':443'}.get(origin.scheme, ''))
 
 
-def _where() -> str:
+class _Place(NamedTuple):
+    """A line of code. What it reads like is made when somebody asks: that takes longer than to find it."""
+
+    file: str
+    line: int
+    name: str
+
+    def __str__(self) -> str:
+        shorter = os.path.relpath(self.file) if self.file else ''
+        file = shorter if len(shorter) < len(self.file) else self.file
+        return f'{file}:{self.line} in {self.name}' if file else self.name
+
+
+def _where() -> _Place:
     """The line of the user's own code that led here: the nearest frame outside the client, this module and asyncio."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code is not _RUNS_THE_LOOP:
         if not frame.f_code.co_filename.startswith(_NOT_THE_USERS):
-            return _line(frame)
+            return _place(frame)
         frame = frame.f_back
     loop = asyncio._get_running_loop()
     task = None if loop is None else asyncio.current_task(loop)
-    return f'the beginning of {task.get_name()}' if task is not None else ''
+    return _Place('', 0, f'the beginning of {task.get_name()}' if task is not None else '')
 
 
-def _line(frame: FrameType) -> str:
-    file = frame.f_code.co_filename
-    shorter = os.path.relpath(file)
-    return f'{shorter if len(shorter) < len(file) else file}:{frame.f_lineno} in {frame.f_code.co_name}'
+def _place(frame: FrameType) -> _Place:
+    return _Place(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
 
 
 _NOT_THE_USERS = (__file__, lowhaio.__file__, os.path.dirname(asyncio.__file__), contextlib.__file__, '<frozen')
@@ -1140,6 +1151,7 @@ class ServerConnection:
         '_buffer',
         '_limit',
         '_loop',
+        '_opened_at',
         '_reading',
         '_stepper',
         '_waiter',
@@ -1152,7 +1164,6 @@ class ServerConnection:
         'error',
         'failure',
         'number',
-        'opened_at',
         'received',
         'requests',
         'sent',
@@ -1170,7 +1181,7 @@ class ServerConnection:
         loop: asyncio.AbstractEventLoop,
         address: str,
         number: int,
-        opened_at: str,
+        opened_at: _Place,
     ) -> None:
         self._wire = wire
         self._loop = loop
@@ -1178,7 +1189,7 @@ class ServerConnection:
         self.server = server
         self.address = address  # the one that the client connected to
         self.number = number  # from 1, among the attempts to connect to the server
-        self.opened_at = opened_at  # the user's line: 'tests/test_orders.py:12 in test_order'
+        self._opened_at = opened_at
         self.received = bytearray()  # every octet from the client, as it came out of TLS
         self.sent = bytearray()  # every octet to the client, as it went into TLS
         self.requests: list[ReceivedRequest] = []
@@ -1201,6 +1212,11 @@ class ServerConnection:
     def __repr__(self) -> str:
         state = f'closed by the {self.closed_by}' if self.closed_by else self.unanswered or 'idle'
         return f'<ServerConnection {self.number} to {_url(self.server.origin)}, {len(self.requests)} requests, {state}>'
+
+    @property
+    def opened_at(self) -> str:
+        """The line of the user's that led to it: 'tests/test_orders.py:12 in test_order'."""
+        return str(self._opened_at)
 
     @property
     def _opened(self) -> str:
@@ -1231,17 +1247,19 @@ class ServerConnection:
             self._stepper = _Stepper(self._serve(), self._finished)
             self._wire.secure(_server_context(material))
 
-    def _choose_server(self, name: str | None) -> None:
-        """Of the servers at one address, take the one of this name."""
+    def _choose_server(self, name: str | None) -> bool:
+        """Of the servers at one address, take the one of this name; whether that is another."""
         listening = self.server.network._listeners.get((self.address, self.server.origin.port), [])
         named = next((server for server in listening if server.origin.host == name), self.server)
-        if named is not self.server:
-            self.server.connections.remove(self)
-            self.server._attempts -= 1
-            self.server = named
-            named.connections.append(self)
-            named._attempts += 1
-            self.number = named._attempts
+        if named is self.server:
+            return False
+        self.server.connections.remove(self)
+        self.server._attempts -= 1
+        self.server = named
+        named.connections.append(self)
+        named._attempts += 1
+        self.number = named._attempts
+        return True
 
     async def _serve(self) -> None:
         """What its server says of the connection; then requests, one after the other."""
@@ -2083,7 +2101,7 @@ class FakeNetwork(lowhaio.Network):
         return how
 
     def _unexpected(self, message: str) -> UnexpectedRequest:
-        where = _where()
+        where = str(_where())
         failure = UnexpectedRequest(f'{message}\n  asked for at {where}' if where else message)
         self._failed(failure)
         return failure
@@ -2156,7 +2174,7 @@ class FakeNetwork(lowhaio.Network):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         wire = _Wire(loop, sock, gap=_GAP)
         server._attempts += 1
-        connection = ServerConnection(server, wire, loop, peer[0], server._attempts, '')
+        connection = ServerConnection(server, wire, loop, peer[0], server._attempts, _Place('', 0, ''))
         server.connections.append(connection)
         self.connections.append(connection)
         connection._start()
@@ -2203,7 +2221,7 @@ class FakeNetwork(lowhaio.Network):
                 module = stack[0].f_globals.get('__name__', '')
                 if module.partition('.')[0] not in _NOT_THE_TESTS:
                     name = getattr(task.get_coro(), '__qualname__', '')
-                    left.append(f'{task.get_name()} still runs: {name}\n  waiting at {_line(stack[0])}')
+                    left.append(f'{task.get_name()} still runs: {name}\n  waiting at {_place(stack[0])}')
         return sorted(left)
 
     def shut(self) -> None:
@@ -2365,8 +2383,8 @@ def _named(tls: Any, name: str | None, context: ssl.SSLContext) -> None:
     """The client has said by SNI whom it wants: of several servers at one address, that one answers."""
     connection: ServerConnection = tls.connection
     connection.server_name = name
-    connection._choose_server(name)
-    tls.context = _server_context(connection.server._material)
+    if connection._choose_server(name):
+        tls.context = _server_context(connection.server._material)
 
 
 def _trusting_copy(context: ssl.SSLContext, ca_pem: str) -> ssl.SSLContext:
@@ -2772,6 +2790,7 @@ class Expectation:
     __slots__ = (
         '_answers',
         '_body',
+        '_expected_at',
         '_headers',
         '_json',
         '_least',
@@ -2781,7 +2800,6 @@ class Expectation:
         '_params',
         '_path',
         '_query',
-        'expected_at',
         'requests',
         'server',
     )
@@ -2798,7 +2816,7 @@ class Expectation:
         order: _Order | None,
     ) -> None:
         self.server = server
-        self.expected_at: str = _where()
+        self._expected_at = _where()
         self.requests: list[ReceivedRequest] = []  # those that it answered
         self._method = None if method is None else _octets(method)
         self._query: str | None = None
@@ -2838,6 +2856,11 @@ class Expectation:
 
     def __repr__(self) -> str:
         return f'<Expectation {self}, {_times(len(self.requests))} of {self._count()}>'
+
+    @property
+    def expected_at(self) -> str:
+        """The line of the test that expects it: 'tests/test_orders.py:9 in test_order'."""
+        return str(self._expected_at)
 
     # What is answered
 

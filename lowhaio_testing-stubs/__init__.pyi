@@ -238,11 +238,16 @@ class _Wire:
     def abort(self) -> None: ...
     def is_ended(self) -> bool: ...
 
+class _Place(NamedTuple):
+    file: str
+    line: int
+    name: str
+    def __str__(self) -> str: ...
+
 class ServerConnection:
     server: FakeServer
     address: str
     number: int
-    opened_at: str
     received: bytearray
     sent: bytearray
     requests: list[ReceivedRequest]
@@ -263,9 +268,11 @@ class ServerConnection:
         loop: asyncio.AbstractEventLoop,
         address: str,
         number: int,
-        opened_at: str,
+        opened_at: _Place,
     ) -> None: ...
     def __repr__(self) -> str: ...
+    @property
+    def opened_at(self) -> str: ...
     @property
     def is_open(self) -> bool: ...
 
@@ -420,7 +427,6 @@ Handler = Callable[[ReceivedRequest], Any]
 
 class Expectation:
     server: FakeServer
-    expected_at: str
     requests: list[ReceivedRequest]
     def __init__(
         self,
@@ -435,6 +441,8 @@ class Expectation:
     ) -> None: ...
     def __str__(self) -> str: ...
     def __repr__(self) -> str: ...
+    @property
+    def expected_at(self) -> str: ...
     def reply(
         self,
         status: bytes | str | int = 200,

@@ -18,7 +18,9 @@ class ShopError(Exception):
 async def get_order(number: int, attempts: int = 3) -> Any:
     """An order. Reading it may be repeated, whatever went wrong."""
     async with Pool(socket_timeout=5) as request:
-        for attempt in range(1, attempts + 1):
+        attempt = 0
+        while True:
+            attempt += 1
             try:
                 code, headers, body = await request(b'GET', f'{API}/orders/{number}')
                 content = await buffered(body)
@@ -39,15 +41,18 @@ async def place_order(item: str, count: int, attempts: int = 3) -> int:
     """The number of a new order. Repeated only as long as nothing has been sent: an order must not be placed twice."""
     content = json.dumps({'item': item, 'count': count}).encode()
     async with Pool(socket_timeout=5) as request:
-        for attempt in range(1, attempts + 1):
+        attempt = 0
+        while True:
+            attempt += 1
             try:
                 code, _, body = await request(
                     b'POST', f'{API}/orders', headers=((b'content-type', b'application/json'),), body=streamed(content)
                 )
-                break
             except HttpConnectionError:
                 if attempt == attempts:
                     raise
+                continue
+            break
         answer = json.loads(await buffered(body))
     if code != b'201':
         raise ShopError(answer['error'])

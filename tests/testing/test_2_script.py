@@ -417,9 +417,10 @@ async def test_failure_of_the_test_is_raised_by_each_use_of_the_socket() -> None
     end = net.established(sock, lowhaio.Origin('http', 'api.example.com', 80), address)
     assert end.sendmsg([b'x', b'y']) == 2
     await passes()
-    for use in (lambda: end.recv(1), lambda: end.send(b'x'), lambda: end.sendmsg([b'x'])):
+    uses: list[tuple[Any, Any]] = [(end.recv, 1), (end.send, b'x'), (end.sendmsg, [b'x'])]
+    for use, argument in uses:
         with pytest.raises(ScriptMismatch):
-            use()
+            use(argument)
     end.close()
     net.shut()
 

@@ -978,8 +978,13 @@ async def test_failing_server_is_the_tests_failure(fetch: Any) -> None:
 
 
 def test_place_without_a_line_of_the_users_is_a_task_or_nothing(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    where = vars(lowhaio_testing)['_where']
+    found: Any = vars(lowhaio_testing)['_where']
+
+    def where() -> str:
+        return str(found())
+
     assert where().startswith('tests/testing/test_3_fake_network.py:')
+    assert where().endswith(' in where')
     monkeypatch.setattr(lowhaio_testing, '_NOT_THE_USERS', ('',))
     assert where() == ''
 
