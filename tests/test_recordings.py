@@ -115,6 +115,7 @@ def test_client_understands_what_the_servers_sent(path: Path, sizes: str | int, 
         asyncio.run(replay())
 
 
+@pytest.mark.asyncio
 @pytest.mark.parametrize('path', FILES, ids=lambda path: path.stem)
 async def test_client_understands_the_answer_to_a_malformed_request(path: Path) -> None:
     (exchange,) = [exchange for exchange in Recording.load(path).exchanges if not is_request(exchange)]
