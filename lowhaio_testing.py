@@ -3753,6 +3753,8 @@ class _Clock:
     def _is_held(self) -> bool:
         if self._working or any(user._held for user in self.users):
             return True
+        if getattr(self._loop, '_executor_shutdown_called', False):  # asyncio.Runner joins its threads, in real time
+            return True
         for thread in threading.enumerate():
             idle = getattr(thread, 'idle_workers', None)  # one of AnyIO's, which doesn't use the loop's executor
             if idle is not None and thread not in idle and getattr(thread, 'loop', None) is self._loop:

@@ -61,6 +61,8 @@ def watch_task(coroutine: Any) -> None:
     # client's doing when the generator is its own, or a caller's that it has taken and not closed.
     if not shutting_down and type(coroutine).__name__ == 'async_generator_athrow':
         for generator in filter(inspect.isasyncgen, gc.get_referents(coroutine)):
+            if generator.ag_frame is None:
+                continue  # it has ended: what is left of it is only referred to still
             code = generator.ag_code
             made_by_client.append(
                 f'the closing of an abandoned generator, {generator.__qualname__}, '

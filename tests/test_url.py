@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 import string
+import time
 from typing import Any
 from urllib.parse import parse_qsl, unquote_to_bytes
 
@@ -350,6 +352,40 @@ def test_message_shows_a_long_url_in_part_only() -> None:
     with pytest.raises(HttpRequestError) as caught:
         parse_url('ftp:' + 'a' * 10_000)
     assert len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize(
+    'url',
+    [
+        pytest.param(
+            'x' * 8_000, marks=pytest.mark.xfail(strict=True, reason='userinfo is looked for from each place')
+        ),
+        pytest.param(
+            'http://h/' + '%' * 8_000,
+            marks=pytest.mark.xfail(strict=True, reason='userinfo is looked for from each place'),
+        ),
+        pytest.param(
+            'http://' + ''.join(map(chr, range(0x4E00, 0x4E00 + 1_000))) + '/',
+            marks=pytest.mark.xfail(strict=True, reason='the codec is given what is too long anyway'),
+        ),
+        'http://h/' + 'a%41' * 8_000,
+        'http://h/' + 'a b' * 8_000,
+        'http://' + 'a.' * 8_000,
+        'http://' + 'a:' * 8_000,
+        'http://[' + ':' * 8_000 + '/',
+        'http://' + '@' * 8_000,
+    ],
+    ids=lambda url: url[:12],
+)
+def test_work_for_a_url_grows_with_its_length(url: str) -> None:
+    # A redirect's Location is the server's choice. Where work grows with the square, each takes a tenth of a second.
+    def seconds() -> float:
+        began = time.process_time()
+        with contextlib.suppress(HttpRequestError):
+            parse_url(url)
+        return time.process_time() - began
+
+    assert min(seconds() for _ in range(3)) < 0.05
 
 
 # ---------------------------------------------------------------------------------------------------------------
