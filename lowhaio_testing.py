@@ -1140,7 +1140,7 @@ def _place(frame: FrameType) -> _Place:
 
 
 _NOT_THE_USERS = (__file__, lowhaio.__file__, os.path.dirname(asyncio.__file__), contextlib.__file__, '<frozen')
-_RUNS_THE_LOOP = asyncio.Handle._run.__code__  # type: ignore[attr-defined] # behind it, nobody knows of the request
+_RUNS_THE_LOOP = getattr(asyncio.Handle, '_run').__code__  # noqa: B009 - behind it, nobody knows of the request
 _NOT_THE_TESTS = frozenset(('anyio', 'pytest_asyncio', __name__))  # whose tasks are not the test's
 
 
@@ -7508,7 +7508,10 @@ class _Peer:
             except ssl.SSLWantReadError:
                 await self._flush()
                 data = await self._raw_receive()
-                _ = self._in.write(data) if data else self._in.write_eof()
+                if data:
+                    self._in.write(data)
+                else:
+                    self._in.write_eof()
             except ssl.SSLError:
                 with contextlib.suppress(_Ended):
                     await self._flush()
