@@ -224,7 +224,6 @@ _SCHEME = re.compile(r'[A-Za-z][A-Za-z0-9+.-]*:')
 _CONTROL = re.compile(r'[\x00-\x1f\x7f]')
 _AUTHORITY = re.compile(r'(\[[^\]]*+\]?+|[^:\[\]]*+)(?::(.*))?', re.DOTALL)
 _PORT = re.compile(r'[0-9]{0,20}')
-_USERINFO = re.compile(r'[^/?#]*@')
 _LEGAL_TARGET = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*")
 _BAD_ESCAPE = re.compile(r'%(?![0-9A-Fa-f]{2})')
 _TARGET_SAFE = "%!$&'()*+,;=:@/?"  # quote() leaves letters, digits and -._~ alone by itself
@@ -290,7 +289,7 @@ def _parse_ipv6(text: str) -> tuple[str, str]:
 def _parse_name(text: str) -> tuple[str, str]:
     """A name, as A-labels, or an IPv4 address in its one unambiguous spelling."""
     name = text.lower()
-    if not name.isascii():
+    if not name.isascii() and len(text) <= 254:
         if not _DEVIATIONS.isdisjoint(text):
             raise HttpRequestError(
                 f'expected a host that IDNA 2003 and 2008 agree on, got {_shown(text)}: give it as punycode (xn--...)'
@@ -346,7 +345,8 @@ def add_params(target: bytes, params: Iterable[tuple[Any, Any]] | Mapping[Any, A
 
 def _shown_url(url: str) -> str:
     """A URL for an error message: without userinfo and query, which may be secret."""
-    return _shown(_USERINFO.sub('...@', url.partition('?')[0]))
+    _, at, rest = url.partition('?')[0].rpartition('@')
+    return _shown('...@' + rest if at else rest)
 
 
 def _shown(value: object) -> str:
