@@ -298,11 +298,15 @@ async def client_points(sweep: ClientSweep, bases: dict[str, str]) -> list[Point
 
 
 def exponent(pairs: Sequence[tuple[float, float]]) -> float:
-    """Of a power law, by least squares on the logarithms, over the upper half of the sizes."""
+    """Of a power law, by least squares on the logarithms, over the upper half of the sizes; or that of the last two
+    sizes, if it is less: where a cache ends there is a step, and what is above linear goes on after it.
+    """
     upper = pairs[len(pairs) // 2 :] if len(pairs) > 3 else pairs
-    xs, ys = [math.log(x) for x, _ in upper], [math.log(max(y, 1e-9)) for _, y in upper]
-    x_mean, y_mean = sum(xs) / len(xs), sum(ys) / len(ys)
-    return sum((x - x_mean) * (y - y_mean) for x, y in zip(xs, ys, strict=True)) / sum((x - x_mean) ** 2 for x in xs)
+    points = [(math.log(x), math.log(max(y, 1e-9))) for x, y in upper]
+    x_mean, y_mean = (sum(values) / len(points) for values in zip(*points, strict=True))
+    fitted = sum((x - x_mean) * (y - y_mean) for x, y in points) / sum((x - x_mean) ** 2 for x, _ in points)
+    (x_before, y_before), (x_last, y_last) = points[-2:]
+    return min(fitted, (y_last - y_before) / (x_last - x_before))
 
 
 def verdict(name: str, points: Sequence[Point], time_bound: float, memory_bound: float | None) -> dict[str, Any]:

@@ -25,7 +25,7 @@ import report
 from clients import CLIENTS, Client
 from scenarios import GOALS, PYTHON_PEERS, QUICK, SCENARIOS, Scenario
 
-CHART_SCENARIOS = ('http-1', 'https-1', 'http-64', 'https-64', 'http-1000')
+CHART_SCENARIOS = ('http-1', 'https-1', 'http-64', 'https-64', 'http-1000', 'download-https')
 
 
 def takes_part(client: Client, scenario: Scenario) -> bool:
