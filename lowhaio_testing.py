@@ -5538,7 +5538,7 @@ class _StandIn(FakeNetwork):
 async def _dial_real(network: lowhaio.Network, origin: Origin, context: ssl.SSLContext | None) -> lowhaio.Connection:
     """A connection of nobody's pool."""
     adapter = lowhaio.get_resolver_logger_adapter_default({})
-    dial, resolve = lowhaio._dial, lowhaio._resolve
+    dial, resolve = getattr(lowhaio, '_dial'), getattr(lowhaio, '_resolve')  # noqa: B009 - not in the stubs
     connection: lowhaio.Connection = await dial(
         network,
         origin,
