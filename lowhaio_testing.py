@@ -6278,8 +6278,10 @@ def _is_decoded(body: bytes, fields: Iterable[tuple[bytes, bytes]]) -> bool:
         case b'deflate':
             for bits in (15, -15):
                 with contextlib.suppress(zlib.error):
-                    zlib.decompressobj(bits).decompress(body, 1)
-                    return False
+                    decompressor = zlib.decompressobj(bits)
+                    decompressor.decompress(body)
+                    if decompressor.eof:
+                        return False
             return True
         case b'identity':
             return False
