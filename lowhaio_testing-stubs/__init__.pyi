@@ -848,6 +848,7 @@ def check_client(
     *,
     cut: str | None = None,
     progress: Callable[[Case, Result], None] | None = None,
+    jobs: int = 1,
 ) -> Report: ...
 
 class LowhaioClient:

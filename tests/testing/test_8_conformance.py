@@ -1022,6 +1022,10 @@ def test_command_shows_failures_so_that_they_can_be_pasted(
     assert 'what went over the wire' in html.read_text()
 
 
+def test_command_shares_the_work() -> None:
+    assert run('--case', 'SL-*', '--case', 'HF-*', '--cut', 'none', '--jobs', '2') == 0
+
+
 def test_command_lists(capsys: pytest.CaptureFixture[str]) -> None:
     assert run('--list') == 0
     assert run('--list', '--case', 'SL-*') == 0
