@@ -7515,8 +7515,10 @@ class _Peer:
             except ssl.SSLWantReadError:
                 await self._flush()
                 data = await self._raw_receive()
-                feed: Callable[[], object] = functools.partial(self._in.write, data) if data else self._in.write_eof
-                feed()
+                if data:
+                    self._in.write(data)
+                else:
+                    self._in.write_eof()
             except ssl.SSLError:
                 with contextlib.suppress(_Ended):
                     await self._flush()
