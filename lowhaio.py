@@ -1275,10 +1275,15 @@ class _Resolving:
         return self._task.cancelling() > self._cancelling
 
 
-def _make_poll(fd: int) -> Callable[[int], object]:
+# What a poll tells of a socket that has failed or whose both directions have ended: POLLERR | POLLHUP, by their
+# numbers, as not every platform's `select` has the names.
+_FAILED_OR_ENDED = 0x08 | 0x10
+
+
+def _make_poll(fd: int) -> Callable[[int], list[tuple[int, int]]]:
     """A function that asks, without waiting, whether something can be read; where there is none, something may."""
     if not hasattr(select, 'poll'):  # pragma: no cover - Windows
-        return lambda _: True
+        return lambda _: [(fd, 0x01)]
     poller = select.poll()
     poller.register(fd, select.POLLIN)
     return poller.poll
@@ -1463,8 +1468,9 @@ class Connection:
         if self._pending is not None and self._pending() and (data := self.receive_now()) is not None:
             return data
         # After an error libuv, unlike asyncio, tells no more of a socket, though octets may be left in it
-        if not self._is_asyncio and self._poll(0) and (data := self.receive_now()) is not None:
-            return data
+        if not self._is_asyncio and any(event & _FAILED_OR_ENDED for _, event in self._poll(0)):
+            if (data := self.receive_now()) is not None:
+                return data
         if not self._reading:
             self._listen_again()
         waiter: asyncio.Future[bytes] = asyncio.Future(loop=self._loop)

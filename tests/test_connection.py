@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import trustme
-from loops import LOOP
 from netkit import BOTH, FOR_EVER, HTTP, HTTPS, OK, Body, answering, fetch, reply, settle, until
 
 import lowhaio
@@ -209,7 +208,6 @@ async def test_reading_pauses_while_nobody_takes_what_comes(net: FakeNetwork) ->
         await until(lambda: net.event('sent').is_set)
 
 
-@pytest.mark.xfail(LOOP == 'uvloop', strict=True, reason='receiving there never waits while octets are there')
 async def test_body_that_fills_every_read_leaves_other_coroutines_their_turn(net: FakeNetwork) -> None:
     size = 64 * 100
     net.server(HTTP).play(answering(reply(bytes(size))))
