@@ -224,7 +224,8 @@ _SCHEME = re.compile(r'[A-Za-z][A-Za-z0-9+.-]*:')
 _CONTROL = re.compile(r'[\x00-\x1f\x7f]')
 _AUTHORITY = re.compile(r'(\[[^\]]*+\]?+|[^:\[\]]*+)(?::(.*))?', re.DOTALL)
 _PORT = re.compile(r'[0-9]{0,20}')
-_LEGAL_TARGET = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*")
+# Possessive: a part once read is never tried another way, so nothing has to be remembered of it.
+_LEGAL_TARGET = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]++|%[0-9A-Fa-f]{2})*+")
 _BAD_ESCAPE = re.compile(r'%(?![0-9A-Fa-f]{2})')
 _TARGET_SAFE = "%!$&'()*+,;=:@/?"  # quote() leaves letters, digits and -._~ alone by itself
 _LABEL = re.compile(r'[a-z0-9_-]{1,63}')
@@ -1312,6 +1313,7 @@ class Connection:
         '_timer',
         '_timer_at',
         '_wants_read',
+        '_writing',
         'address',
         'answered',
         'bufsize',
@@ -1345,8 +1347,9 @@ class Connection:
         self._receiving: asyncio.Future[bytes] | None = None  # who waits for octets
         self._sending: asyncio.Future[None] | None = None  # who waits to send
         self._listener: Callable[[bytes | Exception], None] | None = None  # who is told of octets during an upload
-        self._outbox: deque[bytes | memoryview] = deque()
+        self._outbox: list[bytes | memoryview] = []
         self._wants_read = False  # TLS: sending has to wait for a record of the peer
+        self._writing = False  # the loop watches for room to write
         self._deadline = math.inf
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
@@ -1415,7 +1418,7 @@ class Connection:
             except (BlockingIOError, ssl.SSLWantReadError):
                 return  # nothing for us: a TLS record without data, or a wake-up for no reason
             except ssl.SSLWantWriteError:
-                self._loop.add_writer(self._fd, self._on_writable)
+                self._watch_room(self._on_writable)
             except (OSError, HttpError) as error:
                 waiter.set_exception(error)
             else:
@@ -1519,38 +1522,39 @@ class Connection:
         self._outbox.append(memoryview(data)[sent:])
         return False
 
-    def write(self, buffers: Iterable[bytes | memoryview]) -> None:
+    def write(self, buffers: Sequence[bytes | memoryview]) -> None:
         """Queue octets for `flush`: small ones are joined with what is before them, large ones are not copied."""
         outbox = self._outbox
-        for data in buffers:
+        for data in buffers if sum(map(len, buffers)) > _JOIN_BELOW else (b''.join(buffers),):
             if outbox and len(outbox[-1]) + len(data) <= _JOIN_BELOW:
-                outbox.append(b''.join((outbox.pop(), data)))
-            else:
+                outbox[-1] = b''.join((outbox[-1], data))
+            elif data:
                 outbox.append(data)
 
-    async def flush(self, until: Callable[[], bool]) -> bool:
-        """Send what is queued. False if `until` turned true before all of it was sent, or the connection was lost, and
-        then `lost` says how.
+    async def flush(self, until: Callable[[], bool], leave: int = 0) -> bool:
+        """Send what is queued; the last of it, if that is no more than `leave` octets, may go with what comes next.
+        False if `until` turned true before that, or the connection was lost, and then `lost` says how.
         """
+        outbox = self._outbox
         try:
-            while self._outbox:
+            while outbox and (len(outbox) > 1 or len(outbox[0]) > leave):
                 if self._send_some():
                     continue
                 if until():
                     return False
                 self._sending = self._loop.create_future()
                 if not self._wants_read:
-                    self._loop.add_writer(self._fd, self._on_writable)
+                    self._watch_room(self._on_writable)
                 self._arm(self.timeout)
                 try:
                     await self._sending
                 finally:
                     self._sending = None
                     if not self.closed:
-                        self._loop.remove_writer(self._fd)
+                        self._ignore_room()
         except OSError as error:
             self.lost = self.error or self._failure(error, 'sending')
-            self._outbox.clear()
+            outbox.clear()
         return self.lost is None
 
     def _send_some(self) -> int:
@@ -1561,7 +1565,7 @@ class Connection:
             if len(outbox) == 1 or self._pending is not None:
                 sent: int = self.sock.send(outbox[0])
             else:
-                sent = self.sock.sendmsg(list(outbox))
+                sent = self.sock.sendmsg(outbox)
         except (BlockingIOError, ssl.SSLWantWriteError):
             return 0
         except ssl.SSLWantReadError:
@@ -1569,11 +1573,12 @@ class Connection:
             return 0
         left = sent
         while left:
-            first = outbox.popleft()
+            first = outbox[0]
             if left < len(first):
-                outbox.appendleft(memoryview(first)[left:])
+                outbox[0] = memoryview(first)[left:]
                 break
             left -= len(first)
+            del outbox[0]
         return sent
 
     async def send(self, data: bytes) -> None:
@@ -1585,10 +1590,19 @@ class Connection:
 
     def _on_writable(self) -> None:
         if self._receiving is not None:  # reading under TLS had to write first
-            self._loop.remove_writer(self._fd)
+            self._ignore_room()
             self._on_readable()
         else:
             self._wake_sender()
+
+    def _watch_room(self, callback: Callable[[], None]) -> None:
+        self._writing = True
+        self._loop.add_writer(self._fd, callback)
+
+    def _ignore_room(self) -> None:
+        if self._writing:  # to ask the loop to forget what it doesn't know costs more than to remember
+            self._writing = False
+            self._loop.remove_writer(self._fd)
 
     def _wake_sender(self) -> None:
         if self._sending is not None and not self._sending.done():
@@ -1618,7 +1632,7 @@ class Connection:
                     writes = False
                 except ssl.SSLWantWriteError:
                     writes = True
-                    loop.add_writer(fd, ready)
+                    self._watch_room(ready)
                 waiter = self._sending = loop.create_future()
                 self._arm(self.timeout)
                 try:
@@ -1626,7 +1640,7 @@ class Connection:
                 finally:
                     self._sending = None
                     if writes and not self.closed:
-                        loop.remove_writer(fd)
+                        self._ignore_room()
         except TimeoutError as error:
             raise HttpConnectTimeoutError(
                 f'expected progress of the TLS handshake within {self.timeout} s: {self!r}'
@@ -1676,7 +1690,7 @@ class Connection:
             self._timer = None
         if not self._loop.is_closed():
             self._loop.remove_reader(self._fd)
-            self._loop.remove_writer(self._fd)
+            self._ignore_room()
             if self._pending is not None:
                 with contextlib.suppress(OSError, ValueError):
                     self.sock.unwrap()
@@ -2272,9 +2286,10 @@ class _Upload:
             if len(piece):
                 connection.write(framing.encode(piece))
                 piece = None  # nothing holds on to it while the caller makes the next
-                if not await connection.flush(self._is_over):
-                    return False
                 burst += 1
+                # Pieces that are there at once go together, up to the size of a TLS record
+                if not await connection.flush(self._is_over, _JOIN_BELOW - 1 if burst < _BURST else 0):
+                    return False
                 if burst == _BURST:  # neither side has been slow: see whether a response has come
                     burst = 0
                     await _turn()
@@ -2797,6 +2812,13 @@ def _check_timeout(seconds: Any) -> float | None:
     return None if seconds is None else float(seconds)
 
 
+def _resolving_adapter(
+    make: Callable[[Mapping[str, Any]], LoggerAdapterFactory], method: bytes, url: str, extra: Mapping[str, Any]
+) -> logging.LoggerAdapter[Any]:
+    """A logger adapter for a resolver that works for a request. Addresses are remembered: most connections need none."""
+    return make(_log_extra(method, url))(extra)
+
+
 def _log_extra(method: bytes, requested: str) -> dict[str, str]:
     """What log lines of a request say of it. Not the query, in which there may be a key."""
     url = parse_url(requested)
@@ -2993,7 +3015,8 @@ def Pool(
                     connection = None if retried else lane.take()
                     if connection is None:
                         make_resolving = get_resolver_logger_adapter or make_resolver_adapter
-                        connection = await obtain(lane, retried, timeout, make_resolving(_log_extra(method, url)))
+                        get_resolving = functools.partial(_resolving_adapter, make_resolving, method, url)
+                        connection = await obtain(lane, retried, timeout, get_resolving)
                     connection.timeout = timeout
                     if message is not None:
                         head = message.head(lane)

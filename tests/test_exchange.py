@@ -400,16 +400,41 @@ async def test_piece_that_is_not_bytes(net: FakeNetwork, piece: Any) -> None:
 async def test_first_piece_leaves_with_the_head(net: FakeNetwork) -> None:
     net.server(HTTP).play(Script(Expect(CHUNKED_POST + b'4\r\ndata\r\n'), Signal('came'), Expect(b'0\r\n\r\n'), OK))
     sends: list[int] = []
+    async with Pool(network=counting(sends)) as request:
+        body = Body(b'data', then=net.event('came').wait)
+        assert await fetch(request, HTTP, b'POST', body=body) == b'ok'
+    assert len(sends) == 2
 
+
+@pytest.mark.parametrize('url', BOTH)
+async def test_pieces_that_are_there_at_once_leave_together(net: FakeNetwork, url: str) -> None:
+    """A system call, and a record of TLS, for each would be most of the cost of a small piece."""
+    server = net.server(url)
+    server.expect(body=b'x' * 10).reply().always()
+    sends: list[int] = []
+    async with Pool(network=counting(sends)) as request:
+        await request(b'POST', url, body=Body(*[b'x'] * 10))
+        assert len(sends) == 1
+        await request(b'POST', url, body=slow_pieces(*[b'x'] * 10))
+        assert len(sends) == 1 + 12  # the head, ten pieces, the last chunk
+
+
+async def test_large_pieces_leave_as_they_come_and_what_is_small_with_the_next(net: FakeNetwork) -> None:
+    net.server(HTTPS).expect(body=bytes(60_000)).reply()
+    sends: list[int] = []
+    async with Pool(network=counting(sends)) as request:
+        await request(b'POST', HTTPS, body=Body(*[bytes(20_000)] * 3))
+    size, end = len(b'4e20\r\n'), len(b'\r\n')
+    assert sends[1:] == [20_000, end + size, 20_000, end + size, 20_000, end + len(b'0\r\n\r\n')]
+
+
+def counting(sends: list[int]) -> Callable[[Network], Network]:
     class Counting(Network):
         def established(self, sock: Any, origin: Origin, address: Address) -> Any:
             inner = self.inner.established(sock, origin, address)
             return Proxy(inner, sends)
 
-    async with Pool(network=Counting) as request:
-        body = Body(b'data', then=net.event('came').wait)
-        assert await fetch(request, HTTP, b'POST', body=body) == b'ok'
-    assert len(sends) == 2
+    return Counting
 
 
 class Proxy:
