@@ -125,6 +125,7 @@ __all__ = [
     'Latency',
     'LossWarning',
     'LowhaioClient',
+    'NotExpressed',
     'Pause',
     'Payload',
     'PayloadError',
@@ -6612,6 +6613,10 @@ class PayloadError(Exception):
     """What a body iterator of a case raises where the case says so."""
 
 
+class NotExpressed(Exception):
+    """An adapter raises this for what it can't tell its client to do: then the case is not run, for that reason."""
+
+
 class Answer:
     """What an adapter hands back: a status, the fields in order, the body, and the trailers where it has them."""
 
@@ -8528,11 +8533,17 @@ def check_client(
     started = time.monotonic()
     name = getattr(factory, 'name', getattr(factory, '__name__', 'client'))
     version = str(getattr(factory, 'version', ''))
+    tell = progress or (lambda *_: None)
     if jobs > 1:
-        parts = [chosen[first::jobs] for first in range(jobs)]
+        # More parts than processes: a process that has had an easy part takes another one.
+        parts = [part for first in range(8 * jobs) if (part := chosen[first :: 8 * jobs])]
+        merged: dict[str, Result] = {}
         with concurrent.futures.ProcessPoolExecutor(jobs) as pool:
-            found = [pool.submit(_check_part, factory, part, cut) for part in parts]
-            merged = {key: result for future in found for key, result in future.result().items()}
+            shared = {pool.submit(check_client, factory, part, cut=cut): part for part in parts}
+            for done in concurrent.futures.as_completed(shared):
+                merged |= done.result().results
+                for case in shared[done]:
+                    tell(case, merged[case.id])
         ordered = {case.id: merged[case.id] for case in chosen}
         return Report(name, version, ordered, time.monotonic() - started)
     with contextlib.ExitStack() as stack:
@@ -8541,14 +8552,9 @@ def check_client(
         runner = stack.enter_context(asyncio.Runner(loop_factory=asyncio.SelectorEventLoop))
         executor = concurrent.futures.ThreadPoolExecutor(64, 'conformance')
         runner.get_loop().set_default_executor(executor)
-        results = runner.run(_check(factory, chosen, cut, in_process, progress))
+        results = runner.run(_check(factory, chosen, cut, in_process, tell))
         executor.shutdown(wait=False, cancel_futures=True)
     return Report(name, version, results, time.monotonic() - started)
-
-
-def _check_part(factory: Callable[[Setting], Client], cases: Sequence[Case], cut: str) -> dict[str, Result]:
-    """A part of the cases, in a process of its own."""
-    return check_client(factory, cases, cut=cut).results
 
 
 async def _check(
@@ -8556,7 +8562,7 @@ async def _check(
     cases: Sequence[Case],
     cut: str,
     in_process: bool,
-    progress: Callable[[Case, Result], None] | None,
+    progress: Callable[[Case, Result], None],
 ) -> dict[str, Result]:
     authority = _Authority()
     results: dict[str, Result] = {}
@@ -8569,8 +8575,7 @@ async def _check(
                 stack.enter_context(loopback.interposed())
             for case in cases:
                 results[case.id] = await _check_case(factory, case, cut, authority, loopback)
-                if progress is not None:
-                    progress(case, results[case.id])
+                progress(case, results[case.id])
     finally:
         if loopback is not None:
             loopback.close()
@@ -8586,6 +8591,9 @@ async def _check_case(
     worst = Result('pass', case.level)
     first: list[tuple[Any, ...]] | None = None
     async for name, record in _records(factory, case, cut, authority, loopback):
+        for got in record.got:
+            if isinstance(got.error, NotExpressed):
+                return Result('not-run', case.level, str(got.error))
         found = _judge(record, factory)
         same = [got.same for got in record.got]
         if first is None:
@@ -8627,12 +8635,13 @@ def _why_not(factory: Any, case: Case, in_process: bool) -> str:
     for need in sorted(case.needs):
         if need in lacks:
             return lacks[need]
-        if need.startswith('option ') and need[7:] not in getattr(factory, 'options', ()):
-            return f'the adapter has no option {need[7:]}'
         if need == 'virtual-time' and not in_process:
             return 'takes too long in real time'
         if need in _OFFERED and need not in getattr(factory, 'offers', ()):
             return f'the client or its adapter does not offer {_OFFERED[need]}'
+    for need in sorted(case.needs):
+        if need.startswith('option ') and need[7:] not in getattr(factory, 'options', ()):
+            return f'the adapter has no option {need[7:]}'
     return ''
 
 
@@ -8914,8 +8923,8 @@ def command_client(template: str, name: str | None = None, version: str = '') ->
             self._setting = setting
 
         async def request(self, ask: Ask) -> Answer:
-            if ask.params or (ask.body is not None and (ask.body.data is None or b'\0' in ask.body.data)):
-                raise CaseError('the command template has no place for this')
+            if ask.body is not None and (ask.data is None or b'\0' in ask.data):
+                raise NotExpressed('a command line has no place for such a body')
             command = _filled_command(tokens, ask, self._setting)
             process = await asyncio.create_subprocess_exec(
                 *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE

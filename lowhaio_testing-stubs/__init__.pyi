@@ -43,6 +43,7 @@ __all__ = [
     'Latency',
     'LossWarning',
     'LowhaioClient',
+    'NotExpressed',
     'Pause',
     'Payload',
     'PayloadError',
@@ -765,6 +766,7 @@ class Ask:
     def pieces(self) -> AsyncIterator[bytes]: ...
 
 class PayloadError(Exception): ...
+class NotExpressed(Exception): ...
 
 class Answer:
     status: int
