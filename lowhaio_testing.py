@@ -8637,6 +8637,8 @@ def _why_not(factory: Any, case: Case, in_process: bool) -> str:
             return lacks[need]
         if need == 'virtual-time' and not in_process:
             return 'takes too long in real time'
+        if need == 'exact-order' and not in_process:
+            return 'on real sockets it is a race, and the verdicts differ'
         if need in _OFFERED and need not in getattr(factory, 'offers', ()):
             return f'the client or its adapter does not offer {_OFFERED[need]}'
     for need in sorted(case.needs):
@@ -9154,7 +9156,7 @@ document.getElementById('cases').addEventListener('click', event => {
   const cell = event.target.closest('button.v');
   if (!cell) return;
   const result = data.results[cell.dataset.client][cell.dataset.id] || {};
-  const seen = result.shown ? '\n\nwhat went over the wire\n' + result.shown : '';
+  const seen = result.shown ? '\\n\\nwhat went over the wire\\n' + result.shown : '';
   document.getElementById('title').textContent = `${cell.dataset.id}, ${cell.dataset.client}: ${cell.textContent}`;
   document.getElementById('detail').textContent = result.detail || '';
   document.getElementById('text').textContent = data.cases[cell.dataset.id] + seen;

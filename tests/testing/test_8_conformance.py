@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import fnmatch
 import importlib.metadata
+import inspect
 import json
 import math
 import re
@@ -19,6 +20,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+import clients
 import pytest
 
 import lowhaio
@@ -1032,6 +1034,33 @@ def test_command_shows_failures_so_that_they_can_be_pasted(
     assert 'wrong: 3 of 3' in shown.err
     assert xml.etree.ElementTree.parse(junit).getroot()[0].find('.//failure') is not None
     assert 'what went over the wire' in html.read_text()
+
+
+def test_the_page_has_no_string_over_two_lines() -> None:
+    page = companion.report_html(CASES[:1], [companion.check_client(LowhaioClient, CASES[:1], cut='none')])
+    script = page.partition('<script>\n')[2].partition('</script>')[0]
+    assert 'addEventListener' in script
+    for line in script.splitlines():
+        assert [line.count(quote) % 2 for quote in '\'"`'] == [0, 0, 0], line
+
+
+def test_the_table_counts_by_group_and_client() -> None:
+    verdicts = {case.id: {'verdict': 'pass'} for case in CASES}
+    verdicts |= {'SL-01': {'verdict': 'fail'}, 'SL-02': {'verdict': 'warn'}, 'RQ-06': {'verdict': 'not-run'}}
+    lines = clients.table({'one': {'version': '1.2', 'results': verdicts}}).splitlines()
+    rows = {row[0]: row for row in ([cell.strip() for cell in line.strip('|').split('|')] for line in lines)}
+    assert rows[''] == ['', 'cases', 'one 1.2']
+    assert rows['SL'] == ['SL', '93', '1/1/0 (0)']
+    assert rows['RQ'][2] == '0/0/0 (1)'
+    assert rows['all'] == ['all', str(len(CASES)), '1/1/0 (1)']
+
+
+def test_an_adapter_is_short() -> None:
+    adapters = [found for found in vars(clients).values() if isinstance(found, type) and hasattr(found, 'close')]
+    found = {each.__name__: each for each in adapters if each.__module__ == clients.__name__}
+    assert len(found) == 10
+    for each in found.values():
+        assert len([line for line in inspect.getsource(each).splitlines() if line.strip()]) < 30, each
 
 
 def test_command_shares_the_work(
