@@ -10,6 +10,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -181,3 +182,28 @@ def test_links_lead_somewhere() -> None:
             assert link[1:] in headings, link
         elif not link.startswith('https://'):
             assert (ROOT / link).exists(), link
+
+
+def test_block_adapter(capsys: pytest.CaptureFixture[str]) -> None:
+    class Client:
+        """The library that the block calls its own: http.client in a thread."""
+
+        def __init__(self, timeout: float, ca_file: str) -> None:
+            self._inner = lowhaio_testing.HttpClientClient(lowhaio_testing.Setting(timeout, ca_file))
+
+        async def request(self, method: str, url: str, headers: Any, data: bytes | None, follow: bool) -> Any:
+            body = None if data is None else lowhaio_testing.Payload(data)
+            ask = lowhaio_testing.Ask(method, url, headers, body=body, follow=follow)
+            answer = await self._inner.request(ask)
+            return types.SimpleNamespace(status=answer.status, headers=answer.fields, body=answer.body)
+
+        async def close(self) -> None:
+            await self._inner.close()
+
+    names: dict[str, Any] = {'my_library': types.SimpleNamespace(Client=Client)}
+    [code] = blocks('adapter')
+    exec(code, names)  # noqa: S102 - it is our own text; and it has a loop of its own
+    report = names['report']
+    assert report.results['SL-10/htp'].verdict == 'pass'
+    assert 'SL-06/two' in report.failures
+    assert 'SL-06/two expected' in capsys.readouterr().out
