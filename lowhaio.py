@@ -2815,16 +2815,17 @@ def _check_timeout(seconds: Any) -> float | None:
 def _resolving_adapter(
     make: Callable[[Mapping[str, Any]], LoggerAdapterFactory], method: bytes, url: str, extra: Mapping[str, Any]
 ) -> logging.LoggerAdapter[Any]:
-    """A logger adapter for a resolver that works for a request. Addresses are remembered: most connections need none."""
+    """A resolver's logger adapter for a request. Addresses are remembered: most connections need none."""
     return make(_log_extra(method, url))(extra)
 
 
 def _log_extra(method: bytes, requested: str) -> dict[str, str]:
     """What log lines of a request say of it. Not the query, in which there may be a key."""
     url = parse_url(requested)
+    shown = url.host + url.target.partition(b'?')[0]
     return {
         'lowhaio_method': method.decode('ascii'),
-        'lowhaio_url': f'{url.origin.scheme}://{url.host.decode("ascii")}{url.target.partition(b"?")[0].decode("ascii")}',
+        'lowhaio_url': f'{url.origin.scheme}://{shown.decode("ascii")}',
     }
 
 
