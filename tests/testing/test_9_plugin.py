@@ -58,7 +58,9 @@ def run_pytest(tmp_path: Path) -> Run:
             *args,
             str(path),
         ]
-        environment = {name: value for name, value in os.environ.items() if name != 'PYTEST_ADDOPTS'}
+        # CI and BUILD_NUMBER make pytest's summary repeat each message whole
+        ours = ('PYTEST_ADDOPTS', 'CI', 'BUILD_NUMBER')
+        environment = {name: value for name, value in os.environ.items() if name not in ours}
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
         assert done.returncode in (0, 1, 4), done.stdout + done.stderr
         return done.stdout + done.stderr
