@@ -7,6 +7,7 @@ companion before a fixture is asked for. What the fixtures do is in lowhaio_test
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -49,10 +50,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    names = getattr(item, 'fixturenames', None)
-    if names is not None and item.get_closest_marker('lowhaio_recording') and 'lowhaio_recording' not in names:
-        names.insert(0, 'lowhaio_recording')
-    if 'lowhaio_virtual_time' in getattr(item, 'fixturenames', ()):
+    if not isinstance(item, pytest.Function):
+        return
+    names = item.fixturenames
+    if item.get_closest_marker('lowhaio_recording') and 'lowhaio_recording' not in names:
+        # As `usefixtures` has it: behind the fixtures that every test has, which may put another network in place,
+        # and before those that this one asks for, whose requests are to be recorded too.
+        asked = [names.index(name) for name in inspect.signature(item.function).parameters if name in names]
+        names.insert(min(asked, default=len(names)), 'lowhaio_recording')
+    if 'lowhaio_virtual_time' in names:
         item.add_marker('lowhaio_virtual_time')
 
 

@@ -79,7 +79,6 @@ def files(project: pytest.Pytester) -> dict[str, bytes]:
     return {str(path.relative_to(project.path)): path.read_bytes() for path in project.path.rglob('*.txt')}
 
 
-@pytest.mark.xfail(reason='the second, offline run does not find what the first recorded')
 def test_tests_record_once_and_pass_offline_from_then_on(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,7 +194,6 @@ def test_credential_is_not_written(project: pytest.Pytester) -> None:
     assert files(project) == {}
 
 
-@pytest.mark.xfail(reason='the second, offline run does not find what the first recorded')
 def test_recording_is_the_same_whatever_runs_the_test(project: pytest.Pytester) -> None:
     run(project, '--lowhaio-record=once').assert_outcomes(passed=9)
     folder = Path(project.path) / 'recordings' / 'test_downstream'
