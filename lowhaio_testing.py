@@ -246,6 +246,7 @@ def _shown(data: bytes | bytearray, limit: int = 60) -> str:
 # RFC 9112 section 7.1, from the writing side: whatever is legal, and by name what is not.
 
 Pairs = Iterable[tuple[bytes, bytes]]
+Fields = Iterable[tuple[bytes | str, bytes | str]] | Mapping[Any, bytes | str]
 Extensions = Iterable[tuple[bytes, bytes | None]]
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -297,13 +298,18 @@ def _chunk_line(size: int, extensions: Extensions, zeros: int, upper: bool) -> b
     return line + b'\r\n'
 
 
-def _field_lines(fields: Iterable[tuple[bytes | str, bytes | str]]) -> bytes:
-    return b''.join(_octets(name) + b': ' + _octets(value) + b'\r\n' for name, value in fields)
+def _field_lines(fields: Fields) -> bytes:
+    return b''.join(name + b': ' + _octets(value) + b'\r\n' for name, value in _fields(fields))
 
 
 def _octets(text: bytes | str) -> bytes:
     """What a test may write either way. A str is what its octets are in latin-1."""
     return text if isinstance(text, bytes) else text.encode('latin-1')
+
+
+def _fields(said: Any) -> list[tuple[bytes, Any]]:
+    """Fields, which a test may write as pairs or as a mapping."""
+    return [(_octets(name), value) for name, value in (said.items() if isinstance(said, Mapping) else said)]
 
 
 # What a parser must not take for a chunked body, though it may look like one: each has the data as its only chunk, and
@@ -1340,8 +1346,7 @@ class ServerConnection:
         """What the client left behind, at the end of the test."""
         if self._wire.is_ended():
             return []
-        unread = self._wire.undelivered() or self._wire.is_blocked
-        if unread and self.requests:
+        if self._wire.undelivered() and self.requests:
             what = f'still in use: the reply to {self.requests[-1]} was not read to its end'
         elif self.unanswered is not None:
             what = f'still in use: {self.unanswered}'
@@ -1559,6 +1564,8 @@ class ServerConnection:
         source = stream.source() if callable(stream.source) else stream.source
 
         async def send(piece: bytes) -> bool:
+            if not isinstance(piece, (bytes, bytearray, memoryview)):
+                raise FakeNetworkError(f'expected bytes from the body of a reply, {source!r}, got {piece!r}')
             if piece:
                 await self._play_step(Send(chunk(piece) if stream.chunked else piece), pipes)
             return not (self._wire.closed or self.closed_by)
@@ -1936,6 +1943,7 @@ class FakeNetwork(lowhaio.Network):
 
     async def resolve(self, origin: Origin, family: int, get_logger_adapter: Any) -> Sequence[Address]:
         """The addresses of one family. A name that the network doesn't have is the test's failure, not the DNS's."""
+        __tracebackhide__ = True
         loop = asyncio.get_running_loop()
         self._loops.add(loop)
         _loops_used.add(loop)
@@ -1964,6 +1972,7 @@ class FakeNetwork(lowhaio.Network):
 
     def connect(self, address: Address) -> socket.socket:
         """The client's end of a new connection, or an OSError, as the server or the address has it."""
+        __tracebackhide__ = True
         if address.sockaddr in self._let_through:
             return self.inner.connect(address)
         host, port = address.sockaddr[:2]
@@ -1990,6 +1999,7 @@ class FakeNetwork(lowhaio.Network):
         A caller's own context is never changed. If it verifies, and doesn't trust the CA, that is said, unless the test
         opted in (`trust=True`): then a copy of it that does is used.
         """
+        __tracebackhide__ = True
         if origin.host in self._allowed:
             return self.inner.ssl_context(origin, context)
         if context is None:
@@ -2077,6 +2087,7 @@ class FakeNetwork(lowhaio.Network):
 
     def _check_known(self, origin: Origin) -> None:
         """Raise UnexpectedRequest if nothing was said about the origin."""
+        __tracebackhide__ = True
         if any(server.origin == origin for server in self.servers):
             return
         others = [_url(server.origin) for server in self.servers if server.origin.host == origin.host]
@@ -2604,8 +2615,9 @@ class Reply:
     """What a server answers, as `Expectation.reply` takes it, for handlers to return.
 
     status    b'200', '200' or 200; `reason` is the text behind it, if not the usual one
-    headers   pairs, of bytes or str
-    body      bytes or str; or an iterable or async iterable of bytes, or a function that gives one: sent piece by piece
+    headers   pairs or a mapping, of bytes or str
+    body      bytes, or str for its UTF-8; or an iterable or async iterable of bytes, or a function that gives one: sent
+              piece by piece
     json      a body in JSON, with its content-type
     chunks    send the body chunked, in chunks of these sizes (a number is the size of each, True is one chunk)
     trailers  fields behind a chunked body
@@ -2625,13 +2637,13 @@ class Reply:
     def __init__(
         self,
         status: bytes | str | int = 200,
-        headers: Iterable[tuple[bytes | str, bytes | str]] = (),
+        headers: Fields = (),
         body: Any = b'',
         *,
         json: Any = ANY,
         reason: bytes | str | None = None,
         chunks: int | Iterable[int] | None = None,
-        trailers: Iterable[tuple[bytes | str, bytes | str]] = (),
+        trailers: Fields = (),
         pieces: int | Iterable[int] | None = None,
         segments: int | Iterable[int] | None = None,
         interim: Iterable[Any] = (),
@@ -2644,17 +2656,21 @@ class Reply:
             raise ValueError('expected pieces of the body or segments of the reply, got both')
         self.early = early
         self.close = close
-        self.faults: tuple[Any, ...] = (faults,) if isinstance(faults, Fault) else tuple(faults)
+        self.faults: tuple[Any, ...] = (faults,) if isinstance(faults, (Fault, type)) else tuple(faults)
         for fault in self.faults:
-            if fault.phase != 'reply':
+            if _checked_fault(fault).phase != 'reply':
                 raise ValueError(f'expected faults of a reply, got {fault!r}: say it by server.fault')
-        fields = [(_octets(name), _octets(value)) for name, value in headers]
+        fields = [(name, _octets(value)) for name, value in _fields(headers)]
         if json is not ANY:
             if body != b'':
                 raise ValueError('expected a body or json, got both')
             body = _json_octets(json)
             if not any(name.lower() == b'content-type' for name, _ in fields):
                 fields.append((b'content-type', b'application/json'))
+        if isinstance(body, str):
+            body = body.encode()
+        elif isinstance(body, Mapping) or not (isinstance(body, (Iterable, AsyncIterable)) or callable(body)):
+            raise TypeError(f'expected a body of bytes, str, or pieces of bytes, got {body!r}: json= sends that')
         code = _status(status)
         interims = [_interim(said) for said in interim]
         # What depends on the request's method is made for each request
@@ -2663,9 +2679,9 @@ class Reply:
             code=code,
             reason=_reason(code) if reason is None else _octets(reason),
             fields=fields,
-            body=_octets(body) if isinstance(body, (bytes, str)) else body,
+            body=body,
             chunks=chunks if chunks is None or isinstance(chunks, int) else tuple(chunks),
-            trailers=tuple((_octets(name), _octets(value)) for name, value in trailers),
+            trailers=tuple((name, _octets(value)) for name, value in _fields(trailers)),
             pieces=pieces if pieces is None or isinstance(pieces, int) else tuple(pieces),
             segments=segments if segments is None or isinstance(segments, int) else tuple(segments),
             interim=interims,
@@ -2836,10 +2852,7 @@ class Expectation:
         self._params = None if params is None or params is ANY else _pairs(params)
         if self._query is None and params is ANY:
             self._params = ANY
-        self._headers = [
-            (_octets(name).lower(), value)
-            for name, value in (headers.items() if isinstance(headers, Mapping) else headers)
-        ]
+        self._headers = [(name.lower(), value) for name, value in _fields(headers)]
         if body is not ANY and json_body is not ANY:
             raise ValueError('expected a body or json, got both')
         self._body = body.encode() if isinstance(body, str) else body
@@ -2870,7 +2883,7 @@ class Expectation:
     def reply(
         self,
         status: bytes | str | int = 200,
-        headers: Iterable[tuple[bytes | str, bytes | str]] = (),
+        headers: Fields = (),
         body: Any = b'',
         **how: Any,
     ) -> Expectation:
@@ -2879,7 +2892,7 @@ class Expectation:
         return self
 
     def handle(self, handler: Handler) -> Expectation:
-        """Answer with what a function of the ReceivedRequest gives: a Reply, a Script, or bytes, the body of a 200.
+        """Answer with what a function of the ReceivedRequest gives: a Reply, a Script, or the body of a 200.
 
         A plain function is called when the request is complete; an async one when its head is there, so that it can
         read the body as it comes.
@@ -2928,10 +2941,8 @@ class Expectation:
     def _has_turn(self) -> bool:
         return not self._is_used_up() and (self._order is None or self._order.has_turn(self))
 
-    def _next_answer(self) -> Reply | Script | Handler:
-        if not self._answers:
-            raise FakeNetworkError(f'nothing was said of how to answer {self}\n  expected at {self.expected_at}')
-        return self._answers[min(len(self.requests), len(self._answers) - 1)]
+    def _next_answer(self) -> Reply | Script | Handler | None:
+        return self._answers[min(len(self.requests), len(self._answers) - 1)] if self._answers else None
 
     def _needs_body(self) -> bool:
         """Whether the request's body has to be complete before it can be matched and answered."""
@@ -2940,7 +2951,7 @@ class Expectation:
         answer = self._next_answer()
         if isinstance(answer, Reply):
             return not answer.early
-        return isinstance(answer, Script) or not inspect.iscoroutinefunction(answer)
+        return not inspect.iscoroutinefunction(answer)
 
     # What differs
 
@@ -3215,6 +3226,11 @@ class FakeServer:
         request.expectation = expectation
         answer = expectation._next_answer()
         expectation.requests.append(request)
+        if answer is None:
+            raise FakeNetworkError(
+                f'nothing was said of how to answer {expectation}: by reply, handle or play'
+                f'\n  expected at {expectation.expected_at}'
+            )
         faults: tuple[Any, ...] = ()
         if callable(answer):
             answer = await self._handled(answer, request)
@@ -3261,9 +3277,9 @@ class FakeServer:
             raise FakeNetworkError(f'the handler {name} of {request} raised {type(error).__name__}: {error}') from error
         if isinstance(answer, (Reply, Script)):
             return answer
-        if isinstance(answer, bytes):
+        if isinstance(answer, (bytes, str)):
             return Reply(body=answer)
-        raise FakeNetworkError(f'expected the handler {name} to return a Reply, a Script or bytes, got {answer!r}')
+        raise FakeNetworkError(f'expected the handler {name} to return a Reply, a Script, bytes or str, got {answer!r}')
 
     def _explain(self, request: ReceivedRequest) -> str:
         """Why nothing matches a request: the nearest expectation, and how it differs."""
@@ -3325,6 +3341,12 @@ class Fault:
     def __repr__(self) -> str:
         names = [name for kind in reversed(type(self).__mro__) for name in getattr(kind, '__slots__', ())]
         return f'{type(self).__name__}({", ".join(f"{name}={getattr(self, name)!r}" for name in names)})'
+
+
+def _checked_fault(fault: Any) -> Fault:
+    if not isinstance(fault, Fault):
+        raise TypeError(f'expected a fault such as ResetAt(100), got {fault!r}')
+    return fault
 
 
 class ReplyFault(Fault):
@@ -3524,7 +3546,7 @@ class _Rule:
         times: float = math.inf,
         skipped: int = 0,
     ) -> None:
-        self.fault: Any = fault
+        self.fault: Any = _checked_fault(fault)
         self._skipped = skipped  # how often it doesn't apply at first
         self._connection = (connection,) if isinstance(connection, int) else connection
         self._request = (request,) if isinstance(request, int) else request
@@ -3562,7 +3584,7 @@ async def sweep(
     to a Fault, such as TruncateAt, ResetAt and StallAt, behind each octet (each `step`th) of each reply, or of each
     request by `functools.partial(ResetAt, of='request')`; a Fault, such as FailConnect(), at each connection, handshake
     or reply. What is expected need not be asked for then; but all that the scenario asserts has to hold, and nothing
-    may be left open. Gives the number of failures tried.
+    may be left open. What it waits costs nothing in virtual time. Gives the number of failures tried.
     """
     clean = FakeNetwork(trust=trust)
     with installed(clean):

@@ -110,6 +110,7 @@ class UnexpectedRequest(FakeNetworkError): ...
 class ScriptMismatch(FakeNetworkError): ...
 
 Pairs = Iterable[tuple[bytes, bytes]]
+Fields = Iterable[tuple[bytes | str, bytes | str]] | Mapping[Any, bytes | str]
 Extensions = Iterable[tuple[bytes, bytes | None]]
 
 def chunk(data: bytes, extensions: Extensions = (), *, zeros: int = 0, upper: bool = False) -> bytes: ...
@@ -407,13 +408,13 @@ class Reply:
     def __init__(
         self,
         status: bytes | str | int = 200,
-        headers: Iterable[tuple[bytes | str, bytes | str]] = (),
+        headers: Fields = (),
         body: Any = b'',
         *,
         json: Any = ...,
         reason: bytes | str | None = None,
         chunks: int | Iterable[int] | None = None,
-        trailers: Iterable[tuple[bytes | str, bytes | str]] = (),
+        trailers: Fields = (),
         pieces: int | Iterable[int] | None = None,
         segments: int | Iterable[int] | None = None,
         interim: Iterable[Any] = (),
@@ -445,11 +446,7 @@ class Expectation:
     @property
     def expected_at(self) -> str: ...
     def reply(
-        self,
-        status: bytes | str | int = 200,
-        headers: Iterable[tuple[bytes | str, bytes | str]] = (),
-        body: Any = b'',
-        **how: Any,
+        self, status: bytes | str | int = 200, headers: Fields = (), body: Any = b'', **how: Any
     ) -> Expectation: ...
     def handle(self, handler: Handler) -> Expectation: ...
     def play(self, *steps: Step | bytes | Script) -> Expectation: ...
