@@ -119,6 +119,7 @@ __all__ = [
     'FakeNetworkError',
     'FakeServer',
     'Fault',
+    'GeneratedHead',
     'GeneratedResponse',
     'HalfClose',
     'HttpClientClient',
@@ -169,6 +170,7 @@ __all__ = [
     'describe',
     'find_cases',
     'find_secrets',
+    'heads',
     'illegal_chunked',
     'installed',
     'last_chunk',
@@ -381,6 +383,14 @@ class Chunking(NamedTuple):
     trailers: tuple[tuple[bytes, bytes], ...]
 
 
+class GeneratedHead(NamedTuple):
+    """A legal head of a response: its octets, and what a parser should find in them (names in lower case)."""
+
+    octets: bytes
+    code: bytes
+    headers: tuple[tuple[bytes, bytes], ...]
+
+
 class GeneratedResponse(NamedTuple):
     """A legal response: its octets, and what a parser should find in them (names in lower case)."""
 
@@ -446,21 +456,41 @@ def segmentations(octets: bytes) -> Any:
     )
 
 
-def responses() -> Any:
-    """A strategy of GeneratedResponse: heads, and bodies in every framing, to a GET."""
+def heads() -> Any:
+    """A strategy of GeneratedHead: none of its fields is about the body."""
+    st = _strategies()
+    return st.tuples(st.integers(200, 599), _fields_strategy(5)).flatmap(lambda drawn: _heads(*drawn))
+
+
+def _heads(code: int, fields: Sequence[tuple[bytes, bytes]]) -> Any:
+    """Heads that say this, in other octets each."""
     st = _strategies()
     reasons = st.sampled_from([b' OK', b' ', b'', b' Not Found', b' \xe9\t!'])
     folds = st.sampled_from([b':', b': ', b':\t', b':   '])
     ends = st.sampled_from([b'', b' ', b'\t '])
 
     @st.composite  # type: ignore[untyped-decorator]
+    def draw_head(draw: Any) -> GeneratedHead:
+        octets = b'HTTP/1.1 %d' % code + draw(reasons) + b'\r\n'
+        octets += b''.join(name + draw(folds) + value + draw(ends) + b'\r\n' for name, value in fields)
+        headers = tuple((name.lower(), value) for name, value in fields)
+        return GeneratedHead(octets + b'\r\n', b'%d' % code, headers)
+
+    return draw_head()
+
+
+def responses() -> Any:
+    """A strategy of GeneratedResponse: heads, and bodies in every framing, to a GET."""
+    st = _strategies()
+
+    @st.composite  # type: ignore[untyped-decorator]
     def draw_response(draw: Any) -> GeneratedResponse:
-        code = b'%d' % draw(st.sampled_from([200, 204, 304]) | st.integers(200, 599))
+        code = draw(st.sampled_from([200, 204, 304]) | st.integers(200, 599))
         fields = draw(_fields_strategy(5))
         trailers: tuple[tuple[bytes, bytes], ...] = ()
         framing = draw(st.sampled_from(['length', 'chunked', 'close']))
         coded = body = draw(st.binary(max_size=60))
-        if code in (b'204', b'304'):
+        if code in (204, 304):
             coded = body = b''
             framing = 'none'
         elif framing == 'length':
@@ -468,17 +498,8 @@ def responses() -> Any:
         elif framing == 'chunked':
             fields = (*fields, (b'Transfer-Encoding', b'chunked'))
             _, coded, trailers = draw(chunkings(body))
-        fields = tuple(draw(st.permutations(fields)))
-        head = b'HTTP/1.1 ' + code + draw(reasons) + b'\r\n'
-        head += b''.join(name + draw(folds) + value + draw(ends) + b'\r\n' for name, value in fields)
-        return GeneratedResponse(
-            head + b'\r\n' + coded,
-            code,
-            tuple((name.lower(), value) for name, value in fields),
-            body,
-            trailers,
-            framing == 'close',
-        )
+        head = draw(_heads(code, draw(st.permutations(fields))))
+        return GeneratedResponse(head.octets + coded, head.code, head.headers, body, trailers, framing == 'close')
 
     return draw_response()
 
@@ -9531,7 +9552,11 @@ async def _demo(printer: _Printer, net: FakeNetwork) -> None:
         say(f'    {first.tls_version}, the certificate verified as {first.server_name}; answer: {answer!r}', 'dim')
 
         say('\n2. Download, chunked, piece by piece as it arrives', 'bold')
-        code('async for piece in body:', '    print(piece)')
+        code(
+            "code, headers, body = await request(b'GET', 'https://files.example.com/notes')",
+            'async for piece in body:',
+            '    print(piece)',
+        )
         sent = len(first.sent)
         _, _, body = await request(b'GET', 'https://files.example.com/notes')
         pieces = [piece async for piece in body]

@@ -37,6 +37,7 @@ __all__ = [
     'FakeNetworkError',
     'FakeServer',
     'Fault',
+    'GeneratedHead',
     'GeneratedResponse',
     'HalfClose',
     'HttpClientClient',
@@ -87,6 +88,7 @@ __all__ = [
     'describe',
     'find_cases',
     'find_secrets',
+    'heads',
     'illegal_chunked',
     'installed',
     'last_chunk',
@@ -134,6 +136,11 @@ class Chunking(NamedTuple):
     octets: bytes
     trailers: tuple[tuple[bytes, bytes], ...]
 
+class GeneratedHead(NamedTuple):
+    octets: bytes
+    code: bytes
+    headers: tuple[tuple[bytes, bytes], ...]
+
 class GeneratedResponse(NamedTuple):
     octets: bytes
     code: bytes
@@ -144,6 +151,7 @@ class GeneratedResponse(NamedTuple):
 
 def chunkings(data: bytes | None = None) -> Any: ...
 def segmentations(octets: bytes) -> Any: ...
+def heads() -> Any: ...
 def responses() -> Any: ...
 
 class Step:
