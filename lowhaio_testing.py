@@ -1822,13 +1822,16 @@ class FakeNetwork(lowhaio.Network):
         self._null: int | None = None  # /dev/null: see _Wire
         self._listening: list[tuple[asyncio.AbstractEventLoop, socket.socket]] = []
         self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
-        # What runs already isn't the test's. Of a loop that is not known yet, all is.
         self._tasks_before: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
-        for loop in {*_loops_used, asyncio._get_running_loop()} - {None}:
-            self._tasks_before |= weakref.WeakSet(asyncio.all_tasks(loop))
+        self._begin()
 
     def __repr__(self) -> str:
         return f'<FakeNetwork of {len(self.servers)} servers, {len(self.connections)} connections>'
+
+    def _begin(self) -> None:
+        """What runs by now isn't the test's, but a fixture's. Of a loop that is not known yet, all is the test's."""
+        for loop in {*_loops_used, asyncio._get_running_loop()} - {None}:
+            self._tasks_before |= weakref.WeakSet(asyncio.all_tasks(loop))
 
     # What the test says
 
@@ -2294,6 +2297,10 @@ def network(*, strict: bool = False, trust: bool = False, allow: Iterable[str] =
     with lowhaio_testing.network() as net:
         net.server('https://api.example.com').expect(b'GET', '/').reply(b'200', body=b'hello')
         asyncio.run(main())
+
+    strict  connections that are left open are a problem also when they are idle
+    trust   let SSL contexts of the code under test trust the network's CA, by copies, which lack a client certificate
+    allow   hosts, names or addresses, that are reached on the real network
     """
     with installed(FakeNetwork(strict=strict, trust=trust, allow=allow)) as fake:
         yield fake

@@ -320,6 +320,54 @@ def test_idle_connection_of_a_pool_that_nobody_closed_is_no_leak(run_pytest: Run
     assert outcome(printed) == '2 passed', printed
 
 
+def test_task_of_a_fixture_is_no_leak(run_pytest: Run) -> None:
+    printed = run_pytest(
+        """
+        import pytest_asyncio
+
+        @pytest_asyncio.fixture
+        async def worker(lowhaio_network):
+            expect(lowhaio_network)
+            assert await order(1) == 'ok'
+            task = asyncio.create_task(asyncio.sleep(1_000))
+            yield task
+            task.cancel()
+
+        @pytest.mark.asyncio
+        async def test_working(worker):
+            assert not worker.done()
+        """,
+        *NO_RANDOM,
+    )
+    assert outcome(printed) == '1 passed', printed
+
+
+def test_test_that_is_run_again_begins_anew(run_pytest: Run, tmp_path: Path) -> None:
+    # As plugins do that try a flaky test again
+    conftest = """
+        from _pytest.runner import runtestprotocol
+
+        def pytest_runtest_protocol(item, nextitem):
+            runtestprotocol(item, nextitem=nextitem, log=False)
+            item._initrequest()
+            runtestprotocol(item, nextitem=nextitem)
+            return True
+    """
+    (tmp_path / 'conftest.py').write_text(textwrap.dedent(conftest), encoding='utf-8')
+    printed = run_pytest(
+        """
+        numbers = [1, 2]
+
+        @pytest.mark.asyncio
+        async def test_flaky(lowhaio_network):
+            expect(lowhaio_network)
+            await order(numbers.pop())
+        """,
+        *NO_RANDOM,
+    )
+    assert outcome(printed) == '1 passed', printed
+
+
 # Settings
 
 
