@@ -89,7 +89,7 @@ from collections.abc import (
 )
 from types import FrameType, ModuleType
 from typing import Any, ClassVar, NamedTuple, Protocol, overload, runtime_checkable
-from urllib.parse import parse_qsl, unquote_to_bytes
+from urllib.parse import parse_qsl, unquote_to_bytes, urlencode
 
 import lowhaio
 from lowhaio import Address, HttpDnsError, HttpError, HttpTlsError, Origin
@@ -248,7 +248,7 @@ def _shown(data: bytes | bytearray, limit: int = 60) -> str:
 # RFC 9112 section 7.1, from the writing side: whatever is legal, and by name what is not.
 
 Pairs = Iterable[tuple[bytes, bytes]]
-Fields = Iterable[tuple[bytes | str, bytes | str]] | Mapping[Any, bytes | str]
+Fields = Iterable[tuple[bytes | str, bytes | str | int]] | Mapping[Any, bytes | str | int]
 Extensions = Iterable[tuple[bytes, bytes | None]]
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -304,8 +304,10 @@ def _field_lines(fields: Fields) -> bytes:
     return b''.join(name + b': ' + _octets(value) + b'\r\n' for name, value in _fields(fields))
 
 
-def _octets(text: bytes | str) -> bytes:
-    """What a test may write either way. A str is what its octets are in latin-1."""
+def _octets(text: bytes | str | int) -> bytes:
+    """What a test may write either way. A str is what its octets are in latin-1, a number its digits."""
+    if isinstance(text, int):
+        text = str(text)
     return text if isinstance(text, bytes) else text.encode('latin-1')
 
 
@@ -2643,7 +2645,7 @@ class Reply:
     """What a server answers, as `Expectation.reply` takes it, for handlers to return.
 
     status    b'200', '200' or 200; `reason` is the text behind it, if not the usual one
-    headers   pairs or a mapping, of bytes or str
+    headers   pairs or a mapping, of bytes or str; a value may be a number
     body      bytes, or str for its UTF-8; or an iterable or async iterable of bytes, or a function that gives one: sent
               piece by piece
     json      a body in JSON, with its content-type
@@ -2795,7 +2797,7 @@ def _reply_steps(
 
 
 def _status(status: bytes | str | int) -> bytes:
-    code = _octets(str(status) if isinstance(status, int) else status)
+    code = _octets(status)
     if not re.fullmatch(rb'[1-9][0-9]{2}', code):
         raise ValueError(f'expected a status such as 200, got {status!r}: raw= sends anything')
     return code
@@ -2877,9 +2879,8 @@ class Expectation:
             if self._query is not None and params is not None:
                 raise ValueError(f'expected a query in the path or params, got both: {target}')
         self._path = path
-        self._params = None if params is None or params is ANY else _pairs(params)
-        if self._query is None and params is ANY:
-            self._params = ANY
+        is_any = params is ANY or (params is None and path is None)
+        self._params: Any = ANY if is_any else _pairs(params or ())
         self._headers = [(name.lower(), value) for name, value in _fields(headers)]
         if body is not ANY and json_body is not ANY:
             raise ValueError('expected a body or json, got both')
@@ -2895,8 +2896,8 @@ class Expectation:
     def __str__(self) -> str:
         method = 'any method' if self._method is None else self._method.decode()
         path = self._path if isinstance(self._path, str) else getattr(self._path, 'pattern', self._path)
-        query = '' if self._query is None else f'?{self._query}'
-        return f'{method} {_url(self.server.origin)}{"/..." if path is None else path}{query}'
+        query = self._query or ('' if self._params is ANY else urlencode(self._params))
+        return f'{method} {_url(self.server.origin)}{"/..." if path is None else path}{query and f"?{query}"}'
 
     def __repr__(self) -> str:
         return f'<Expectation {self}, {_times(len(self.requests))} of {self._count()}>'
@@ -2993,8 +2994,8 @@ class Expectation:
         if self._query is not None:
             if self._query != request.query:
                 found.append(('query', [f'- {self._query}', f'+ {request.query}']))
-        elif self._params is not ANY and self._path is not None:
-            found += _params_difference(self._params or [], list(request.params))
+        elif self._params is not ANY:
+            found += _params_difference(self._params, list(request.params))
         for name, value in self._headers:
             received = request.header(name)
             if value is None:
@@ -3063,8 +3064,8 @@ def _agrees(expected: Any, received: Any) -> bool:
         return expected.fullmatch(text) is not None
     if callable(expected):
         return bool(expected(received))
-    if isinstance(expected, str) and isinstance(received, bytes):
-        expected = expected.encode('latin-1')
+    if isinstance(expected, (str, int)) and isinstance(received, bytes):
+        expected = _octets(expected)
     return bool(expected == received)
 
 
@@ -3187,7 +3188,7 @@ class FakeServer:
         """Expect a request, and say by `reply`, `handle` or `play` what is answered.
 
         method   b'GET'; None is any
-        path     '/orders', with or without a query; None is any path and query
+        path     '/orders', with or without a query; None is any path and, without params, any query
         params   the pairs of the query, in any order of names; ANY is any. Without them, there has to be no query
         headers  fields that have to be there; with None as the value, must not be there
         body     the exact octets
@@ -3312,9 +3313,8 @@ class FakeServer:
     def _explain(self, request: ReceivedRequest) -> str:
         """Why nothing matches a request: the nearest expectation, and how it differs."""
         message = f'no expectation matches {request}'
-        opened = f'\n  on connection {request.connection.number}{request.connection._opened}'.replace(
-            '\n  opened', ', opened'
-        )
+        opened_at = request.connection.opened_at
+        opened = f'\n  on connection {request.connection.number}{opened_at and f", opened at {opened_at}"}'
         if not self.expectations:
             return f'{message}: there is none for {_url(self.origin)}{opened}'
         weights = {'method': 2.0, 'path': 4.0, 'query': 1.0, 'params': 1.0}

@@ -84,8 +84,8 @@ async def test_checkout(lowhaio_network: FakeNetwork) -> None:
         ({'status': 204}, b'HTTP/1.1 204 No Content\r\n\r\n'),
         ({'headers': [('a', b'b'), (b'A', 'c')]}, b'HTTP/1.1 200 OK\r\na: b\r\nA: c\r\ncontent-length: 0\r\n\r\n'),
         (
-            {'headers': {'a': 'b'}, 'trailers': {b't': 'v'}, 'interim': [(103, {'i': 'n'})]},
-            b'HTTP/1.1 103 Early Hints\r\ni: n\r\n\r\n'
+            {'headers': {'a': 'b'}, 'trailers': {b't': 'v'}, 'interim': [(103, {'i': 1})]},
+            b'HTTP/1.1 103 Early Hints\r\ni: 1\r\n\r\n'
             b'HTTP/1.1 200 OK\r\na: b\r\ntransfer-encoding: chunked\r\n\r\n0\r\nt: v\r\n\r\n',
         ),
         (
@@ -351,12 +351,14 @@ async def test_fault_applies_to_a_reply_from_an_iterator(fetch: Any) -> None:
         ({'path': '/', 'params': [('a', '2'), ('a', '1')]}, {'params': (('a', '2'), ('a', '1'))}),
         ({'path': '/', 'params': ANY}, {'params': (('a', '2'),)}),
         ({'path': '/', 'params': {}}, {}),
+        ({'params': {'a': '2'}}, {'path': '/any', 'params': (('a', '2'),)}),
         ({'headers': {'X-A': 'b'}}, {'headers': ((b'x-a', b'b'),)}),
         ({'headers': [(b'x-a', b'b')]}, {'headers': ((b'X-A', b'c'), (b'X-A', b'b'))}),
         ({'headers': {'x-a': 'c, b'}}, {'headers': ((b'X-A', b'c'), (b'X-A', b'b'))}),
         ({'headers': {'x-a': re.compile('[a-z]')}}, {'headers': ((b'x-a', b'b'),)}),
         ({'headers': {'x-a': lambda value: value > b'a'}}, {'headers': ((b'x-a', b'b'),)}),
         ({'headers': {'x-a': None}}, {}),
+        ({'headers': {'content-length': 4}}, {'body': b'data'}),
         ({'body': b'data'}, {'body': b'data'}),
         ({'body': 'd\u00e4ta'}, {'body': 'd\u00e4ta'.encode()}),
         ({'body': re.compile(b'd.*a')}, {'body': b'data'}),
@@ -393,6 +395,7 @@ def lines(text: str) -> list[str]:
         ({'path': str.isupper}, {'path': '/u/x'}, 'path\n- approved by str.isupper\n+ /u/x'),
         ({'path': '/?a=1'}, {'path': '/?a=2'}, 'query\n- a=1\n+ a=2'),
         ({'path': '/'}, {'path': '/?a=2'}, 'params\n- (none)\n+ a=2'),
+        ({'params': {'a': 1}}, {'path': '/?a=2'}, 'params\n- a=1\n+ a=2'),
         (
             {'path': '/', 'params': {'a': 1, 'b': 2}},
             {'params': (('a', '1'), ('b', '3'), ('c', '4'))},
@@ -665,6 +668,8 @@ def test_expectation_says_what_it_is() -> None:
     server = FakeNetwork().server(API)
     assert repr(server.expect(b'GET', '/a?b').reply()) == '<Expectation GET https://api.example.com/a?b, never of once>'
     assert str(server.expect()) == 'any method https://api.example.com/...'
+    assert str(server.expect(b'GET', '/a', params={'b': 'c d'})) == 'GET https://api.example.com/a?b=c+d'
+    assert str(server.expect(b'GET', '/a', params=ANY)) == 'GET https://api.example.com/a'
     assert str(server.expect(b'PUT', re.compile('/x+'))) == 'PUT https://api.example.com/x+'
     assert repr(ANY) == 'ANY'
     assert ANY == 3
