@@ -16,7 +16,7 @@ import pytest
 if TYPE_CHECKING:
     from lowhaio_testing import FakeNetwork, RecordingSession, VirtualTime
 
-_NETWORKS = pytest.StashKey[list[Any]]()
+_NETWORK = pytest.StashKey['FakeNetwork']()
 _RECORDING = pytest.StashKey['tuple[contextlib.ExitStack, RecordingSession]']()
 _RECORD_MODES = ('none', 'once', 'new_episodes', 'all', 'rewrite', 'verify')
 
@@ -65,15 +65,18 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     """What the fake network has to say fails the test itself, and not its teardown."""
+    network = item.stash.get(_NETWORK, None)
     try:
+        if network is not None:
+            network._begin()
         result = yield
     except BaseException as error:
-        for network in item.stash.get(_NETWORKS, ()):
+        if network is not None:
             if found := [problem for problem in network.problems() if problem != str(error)]:
                 item.add_report_section('call', 'the fake network', '\n\n'.join(found))
         _abort_recording(item)
         raise
-    for network in item.stash.get(_NETWORKS, ()):
+    if network is not None:
         if found := network.problems():
             _abort_recording(item)
             pytest.fail(network.describe(found), pytrace=False)
@@ -111,7 +114,7 @@ def lowhaio_network(request: pytest.FixtureRequest) -> Iterator[FakeNetwork]:
             )
         settings.update(mark.kwargs)
     with lowhaio_testing.installed(lowhaio_testing.FakeNetwork(**settings)) as network:
-        request.node.stash.setdefault(_NETWORKS, []).append(network)
+        request.node.stash[_NETWORK] = network
         yield network
 
 

@@ -89,7 +89,7 @@ from collections.abc import (
 )
 from types import FrameType, ModuleType
 from typing import Any, ClassVar, NamedTuple, Protocol, overload, runtime_checkable
-from urllib.parse import parse_qsl, unquote_to_bytes
+from urllib.parse import parse_qsl, unquote_to_bytes, urlencode
 
 import lowhaio
 from lowhaio import Address, HttpDnsError, HttpError, HttpTlsError, Origin
@@ -119,6 +119,7 @@ __all__ = [
     'FakeNetworkError',
     'FakeServer',
     'Fault',
+    'GeneratedHead',
     'GeneratedResponse',
     'HalfClose',
     'HttpClientClient',
@@ -169,6 +170,7 @@ __all__ = [
     'describe',
     'find_cases',
     'find_secrets',
+    'heads',
     'illegal_chunked',
     'installed',
     'last_chunk',
@@ -246,6 +248,7 @@ def _shown(data: bytes | bytearray, limit: int = 60) -> str:
 # RFC 9112 section 7.1, from the writing side: whatever is legal, and by name what is not.
 
 Pairs = Iterable[tuple[bytes, bytes]]
+Fields = Iterable[tuple[bytes | str, bytes | str | int]] | Mapping[Any, bytes | str | int]
 Extensions = Iterable[tuple[bytes, bytes | None]]
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -297,13 +300,20 @@ def _chunk_line(size: int, extensions: Extensions, zeros: int, upper: bool) -> b
     return line + b'\r\n'
 
 
-def _field_lines(fields: Iterable[tuple[bytes | str, bytes | str]]) -> bytes:
-    return b''.join(_octets(name) + b': ' + _octets(value) + b'\r\n' for name, value in fields)
+def _field_lines(fields: Fields) -> bytes:
+    return b''.join(name + b': ' + _octets(value) + b'\r\n' for name, value in _fields(fields))
 
 
-def _octets(text: bytes | str) -> bytes:
-    """What a test may write either way. A str is what its octets are in latin-1."""
+def _octets(text: bytes | str | int) -> bytes:
+    """What a test may write either way. A str is what its octets are in latin-1, a number its digits."""
+    if isinstance(text, int):
+        text = str(text)
     return text if isinstance(text, bytes) else text.encode('latin-1')
+
+
+def _fields(said: Any) -> list[tuple[bytes, Any]]:
+    """Fields, which a test may write as pairs or as a mapping."""
+    return [(_octets(name), value) for name, value in (said.items() if isinstance(said, Mapping) else said)]
 
 
 # What a parser must not take for a chunked body, though it may look like one: each has the data as its only chunk, and
@@ -375,6 +385,14 @@ class Chunking(NamedTuple):
     trailers: tuple[tuple[bytes, bytes], ...]
 
 
+class GeneratedHead(NamedTuple):
+    """A legal head of a response: its octets, and what a parser should find in them (names in lower case)."""
+
+    octets: bytes
+    code: bytes
+    headers: tuple[tuple[bytes, bytes], ...]
+
+
 class GeneratedResponse(NamedTuple):
     """A legal response: its octets, and what a parser should find in them (names in lower case)."""
 
@@ -440,21 +458,41 @@ def segmentations(octets: bytes) -> Any:
     )
 
 
-def responses() -> Any:
-    """A strategy of GeneratedResponse: heads, and bodies in every framing, to a GET."""
+def heads() -> Any:
+    """A strategy of GeneratedHead: none of its fields is about the body."""
+    st = _strategies()
+    return st.tuples(st.integers(200, 599), _fields_strategy(5)).flatmap(lambda drawn: _heads(*drawn))
+
+
+def _heads(code: int, fields: Sequence[tuple[bytes, bytes]]) -> Any:
+    """Heads that say this, in other octets each."""
     st = _strategies()
     reasons = st.sampled_from([b' OK', b' ', b'', b' Not Found', b' \xe9\t!'])
     folds = st.sampled_from([b':', b': ', b':\t', b':   '])
     ends = st.sampled_from([b'', b' ', b'\t '])
 
     @st.composite  # type: ignore[untyped-decorator]
+    def draw_head(draw: Any) -> GeneratedHead:
+        octets = b'HTTP/1.1 %d' % code + draw(reasons) + b'\r\n'
+        octets += b''.join(name + draw(folds) + value + draw(ends) + b'\r\n' for name, value in fields)
+        headers = tuple((name.lower(), value) for name, value in fields)
+        return GeneratedHead(octets + b'\r\n', b'%d' % code, headers)
+
+    return draw_head()
+
+
+def responses() -> Any:
+    """A strategy of GeneratedResponse: heads, and bodies in every framing, to a GET."""
+    st = _strategies()
+
+    @st.composite  # type: ignore[untyped-decorator]
     def draw_response(draw: Any) -> GeneratedResponse:
-        code = b'%d' % draw(st.sampled_from([200, 204, 304]) | st.integers(200, 599))
+        code = draw(st.sampled_from([200, 204, 304]) | st.integers(200, 599))
         fields = draw(_fields_strategy(5))
         trailers: tuple[tuple[bytes, bytes], ...] = ()
         framing = draw(st.sampled_from(['length', 'chunked', 'close']))
         coded = body = draw(st.binary(max_size=60))
-        if code in (b'204', b'304'):
+        if code in (204, 304):
             coded = body = b''
             framing = 'none'
         elif framing == 'length':
@@ -462,17 +500,8 @@ def responses() -> Any:
         elif framing == 'chunked':
             fields = (*fields, (b'Transfer-Encoding', b'chunked'))
             _, coded, trailers = draw(chunkings(body))
-        fields = tuple(draw(st.permutations(fields)))
-        head = b'HTTP/1.1 ' + code + draw(reasons) + b'\r\n'
-        head += b''.join(name + draw(folds) + value + draw(ends) + b'\r\n' for name, value in fields)
-        return GeneratedResponse(
-            head + b'\r\n' + coded,
-            code,
-            tuple((name.lower(), value) for name, value in fields),
-            body,
-            trailers,
-            framing == 'close',
-        )
+        head = draw(_heads(code, draw(st.permutations(fields))))
+        return GeneratedResponse(head.octets + coded, head.code, head.headers, body, trailers, framing == 'close')
 
     return draw_response()
 
@@ -1340,8 +1369,7 @@ class ServerConnection:
         """What the client left behind, at the end of the test."""
         if self._wire.is_ended():
             return []
-        unread = self._wire.undelivered() or self._wire.is_blocked
-        if unread and self.requests:
+        if self._wire.undelivered() and self.requests:
             what = f'still in use: the reply to {self.requests[-1]} was not read to its end'
         elif self.unanswered is not None:
             what = f'still in use: {self.unanswered}'
@@ -1559,6 +1587,8 @@ class ServerConnection:
         source = stream.source() if callable(stream.source) else stream.source
 
         async def send(piece: bytes) -> bool:
+            if not isinstance(piece, (bytes, bytearray, memoryview)):
+                raise FakeNetworkError(f'expected bytes from the body of a reply, {source!r}, got {piece!r}')
             if piece:
                 await self._play_step(Send(chunk(piece) if stream.chunked else piece), pipes)
             return not (self._wire.closed or self.closed_by)
@@ -1794,13 +1824,16 @@ class FakeNetwork(lowhaio.Network):
         self._null: int | None = None  # /dev/null: see _Wire
         self._listening: list[tuple[asyncio.AbstractEventLoop, socket.socket]] = []
         self._loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
-        # What runs already isn't the test's. Of a loop that is not known yet, all is.
         self._tasks_before: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
-        for loop in {*_loops_used, asyncio._get_running_loop()} - {None}:
-            self._tasks_before |= weakref.WeakSet(asyncio.all_tasks(loop))
+        self._begin()
 
     def __repr__(self) -> str:
         return f'<FakeNetwork of {len(self.servers)} servers, {len(self.connections)} connections>'
+
+    def _begin(self) -> None:
+        """What runs by now isn't the test's, but a fixture's. Of a loop that is not known yet, all is the test's."""
+        for loop in {*_loops_used, asyncio._get_running_loop()} - {None}:
+            self._tasks_before |= weakref.WeakSet(asyncio.all_tasks(loop))
 
     # What the test says
 
@@ -1936,6 +1969,7 @@ class FakeNetwork(lowhaio.Network):
 
     async def resolve(self, origin: Origin, family: int, get_logger_adapter: Any) -> Sequence[Address]:
         """The addresses of one family. A name that the network doesn't have is the test's failure, not the DNS's."""
+        __tracebackhide__ = True
         loop = asyncio.get_running_loop()
         self._loops.add(loop)
         _loops_used.add(loop)
@@ -1964,6 +1998,7 @@ class FakeNetwork(lowhaio.Network):
 
     def connect(self, address: Address) -> socket.socket:
         """The client's end of a new connection, or an OSError, as the server or the address has it."""
+        __tracebackhide__ = True
         if address.sockaddr in self._let_through:
             return self.inner.connect(address)
         host, port = address.sockaddr[:2]
@@ -1990,6 +2025,7 @@ class FakeNetwork(lowhaio.Network):
         A caller's own context is never changed. If it verifies, and doesn't trust the CA, that is said, unless the test
         opted in (`trust=True`): then a copy of it that does is used.
         """
+        __tracebackhide__ = True
         if origin.host in self._allowed:
             return self.inner.ssl_context(origin, context)
         if context is None:
@@ -2077,6 +2113,7 @@ class FakeNetwork(lowhaio.Network):
 
     def _check_known(self, origin: Origin) -> None:
         """Raise UnexpectedRequest if nothing was said about the origin."""
+        __tracebackhide__ = True
         if any(server.origin == origin for server in self.servers):
             return
         others = [_url(server.origin) for server in self.servers if server.origin.host == origin.host]
@@ -2262,6 +2299,10 @@ def network(*, strict: bool = False, trust: bool = False, allow: Iterable[str] =
     with lowhaio_testing.network() as net:
         net.server('https://api.example.com').expect(b'GET', '/').reply(b'200', body=b'hello')
         asyncio.run(main())
+
+    strict  connections that are left open are a problem also when they are idle
+    trust   let SSL contexts of the code under test trust the network's CA, by copies, which lack a client certificate
+    allow   hosts, names or addresses, that are reached on the real network
     """
     with installed(FakeNetwork(strict=strict, trust=trust, allow=allow)) as fake:
         yield fake
@@ -2604,8 +2645,9 @@ class Reply:
     """What a server answers, as `Expectation.reply` takes it, for handlers to return.
 
     status    b'200', '200' or 200; `reason` is the text behind it, if not the usual one
-    headers   pairs, of bytes or str
-    body      bytes or str; or an iterable or async iterable of bytes, or a function that gives one: sent piece by piece
+    headers   pairs or a mapping, of bytes or str; a value may be a number
+    body      bytes, or str for its UTF-8; or an iterable or async iterable of bytes, or a function that gives one: sent
+              piece by piece
     json      a body in JSON, with its content-type
     chunks    send the body chunked, in chunks of these sizes (a number is the size of each, True is one chunk)
     trailers  fields behind a chunked body
@@ -2625,13 +2667,13 @@ class Reply:
     def __init__(
         self,
         status: bytes | str | int = 200,
-        headers: Iterable[tuple[bytes | str, bytes | str]] = (),
+        headers: Fields = (),
         body: Any = b'',
         *,
         json: Any = ANY,
         reason: bytes | str | None = None,
         chunks: int | Iterable[int] | None = None,
-        trailers: Iterable[tuple[bytes | str, bytes | str]] = (),
+        trailers: Fields = (),
         pieces: int | Iterable[int] | None = None,
         segments: int | Iterable[int] | None = None,
         interim: Iterable[Any] = (),
@@ -2644,17 +2686,21 @@ class Reply:
             raise ValueError('expected pieces of the body or segments of the reply, got both')
         self.early = early
         self.close = close
-        self.faults: tuple[Any, ...] = (faults,) if isinstance(faults, Fault) else tuple(faults)
+        self.faults: tuple[Any, ...] = (faults,) if isinstance(faults, (Fault, type)) else tuple(faults)
         for fault in self.faults:
-            if fault.phase != 'reply':
+            if _checked_fault(fault).phase != 'reply':
                 raise ValueError(f'expected faults of a reply, got {fault!r}: say it by server.fault')
-        fields = [(_octets(name), _octets(value)) for name, value in headers]
+        fields = [(name, _octets(value)) for name, value in _fields(headers)]
         if json is not ANY:
             if body != b'':
                 raise ValueError('expected a body or json, got both')
             body = _json_octets(json)
             if not any(name.lower() == b'content-type' for name, _ in fields):
                 fields.append((b'content-type', b'application/json'))
+        if isinstance(body, str):
+            body = body.encode()
+        elif isinstance(body, Mapping) or not (isinstance(body, (Iterable, AsyncIterable)) or callable(body)):
+            raise TypeError(f'expected a body of bytes, str, or pieces of bytes, got {body!r}: json= sends that')
         code = _status(status)
         interims = [_interim(said) for said in interim]
         # What depends on the request's method is made for each request
@@ -2663,9 +2709,9 @@ class Reply:
             code=code,
             reason=_reason(code) if reason is None else _octets(reason),
             fields=fields,
-            body=_octets(body) if isinstance(body, (bytes, str)) else body,
+            body=body,
             chunks=chunks if chunks is None or isinstance(chunks, int) else tuple(chunks),
-            trailers=tuple((_octets(name), _octets(value)) for name, value in trailers),
+            trailers=tuple((name, _octets(value)) for name, value in _fields(trailers)),
             pieces=pieces if pieces is None or isinstance(pieces, int) else tuple(pieces),
             segments=segments if segments is None or isinstance(segments, int) else tuple(segments),
             interim=interims,
@@ -2751,7 +2797,7 @@ def _reply_steps(
 
 
 def _status(status: bytes | str | int) -> bytes:
-    code = _octets(str(status) if isinstance(status, int) else status)
+    code = _octets(status)
     if not re.fullmatch(rb'[1-9][0-9]{2}', code):
         raise ValueError(f'expected a status such as 200, got {status!r}: raw= sends anything')
     return code
@@ -2833,13 +2879,9 @@ class Expectation:
             if self._query is not None and params is not None:
                 raise ValueError(f'expected a query in the path or params, got both: {target}')
         self._path = path
-        self._params = None if params is None or params is ANY else _pairs(params)
-        if self._query is None and params is ANY:
-            self._params = ANY
-        self._headers = [
-            (_octets(name).lower(), value)
-            for name, value in (headers.items() if isinstance(headers, Mapping) else headers)
-        ]
+        is_any = params is ANY or (params is None and path is None)
+        self._params: Any = ANY if is_any else _pairs(params or ())
+        self._headers = [(name.lower(), value) for name, value in _fields(headers)]
         if body is not ANY and json_body is not ANY:
             raise ValueError('expected a body or json, got both')
         self._body = body.encode() if isinstance(body, str) else body
@@ -2854,8 +2896,8 @@ class Expectation:
     def __str__(self) -> str:
         method = 'any method' if self._method is None else self._method.decode()
         path = self._path if isinstance(self._path, str) else getattr(self._path, 'pattern', self._path)
-        query = '' if self._query is None else f'?{self._query}'
-        return f'{method} {_url(self.server.origin)}{"/..." if path is None else path}{query}'
+        query = self._query or ('' if self._params is ANY else urlencode(self._params))
+        return f'{method} {_url(self.server.origin)}{"/..." if path is None else path}{query and f"?{query}"}'
 
     def __repr__(self) -> str:
         return f'<Expectation {self}, {_times(len(self.requests))} of {self._count()}>'
@@ -2870,7 +2912,7 @@ class Expectation:
     def reply(
         self,
         status: bytes | str | int = 200,
-        headers: Iterable[tuple[bytes | str, bytes | str]] = (),
+        headers: Fields = (),
         body: Any = b'',
         **how: Any,
     ) -> Expectation:
@@ -2879,7 +2921,7 @@ class Expectation:
         return self
 
     def handle(self, handler: Handler) -> Expectation:
-        """Answer with what a function of the ReceivedRequest gives: a Reply, a Script, or bytes, the body of a 200.
+        """Answer with what a function of the ReceivedRequest gives: a Reply, a Script, or the body of a 200.
 
         A plain function is called when the request is complete; an async one when its head is there, so that it can
         read the body as it comes.
@@ -2928,10 +2970,8 @@ class Expectation:
     def _has_turn(self) -> bool:
         return not self._is_used_up() and (self._order is None or self._order.has_turn(self))
 
-    def _next_answer(self) -> Reply | Script | Handler:
-        if not self._answers:
-            raise FakeNetworkError(f'nothing was said of how to answer {self}\n  expected at {self.expected_at}')
-        return self._answers[min(len(self.requests), len(self._answers) - 1)]
+    def _next_answer(self) -> Reply | Script | Handler | None:
+        return self._answers[min(len(self.requests), len(self._answers) - 1)] if self._answers else None
 
     def _needs_body(self) -> bool:
         """Whether the request's body has to be complete before it can be matched and answered."""
@@ -2940,7 +2980,7 @@ class Expectation:
         answer = self._next_answer()
         if isinstance(answer, Reply):
             return not answer.early
-        return isinstance(answer, Script) or not inspect.iscoroutinefunction(answer)
+        return not inspect.iscoroutinefunction(answer)
 
     # What differs
 
@@ -2954,8 +2994,8 @@ class Expectation:
         if self._query is not None:
             if self._query != request.query:
                 found.append(('query', [f'- {self._query}', f'+ {request.query}']))
-        elif self._params is not ANY and self._path is not None:
-            found += _params_difference(self._params or [], list(request.params))
+        elif self._params is not ANY:
+            found += _params_difference(self._params, list(request.params))
         for name, value in self._headers:
             received = request.header(name)
             if value is None:
@@ -3024,8 +3064,8 @@ def _agrees(expected: Any, received: Any) -> bool:
         return expected.fullmatch(text) is not None
     if callable(expected):
         return bool(expected(received))
-    if isinstance(expected, str) and isinstance(received, bytes):
-        expected = expected.encode('latin-1')
+    if isinstance(expected, (str, int)) and isinstance(received, bytes):
+        expected = _octets(expected)
     return bool(expected == received)
 
 
@@ -3148,7 +3188,7 @@ class FakeServer:
         """Expect a request, and say by `reply`, `handle` or `play` what is answered.
 
         method   b'GET'; None is any
-        path     '/orders', with or without a query; None is any path and query
+        path     '/orders', with or without a query; None is any path and, without params, any query
         params   the pairs of the query, in any order of names; ANY is any. Without them, there has to be no query
         headers  fields that have to be there; with None as the value, must not be there
         body     the exact octets
@@ -3215,6 +3255,11 @@ class FakeServer:
         request.expectation = expectation
         answer = expectation._next_answer()
         expectation.requests.append(request)
+        if answer is None:
+            raise FakeNetworkError(
+                f'nothing was said of how to answer {expectation}: by reply, handle or play'
+                f'\n  expected at {expectation.expected_at}'
+            )
         faults: tuple[Any, ...] = ()
         if callable(answer):
             answer = await self._handled(answer, request)
@@ -3261,16 +3306,15 @@ class FakeServer:
             raise FakeNetworkError(f'the handler {name} of {request} raised {type(error).__name__}: {error}') from error
         if isinstance(answer, (Reply, Script)):
             return answer
-        if isinstance(answer, bytes):
+        if isinstance(answer, (bytes, str)):
             return Reply(body=answer)
-        raise FakeNetworkError(f'expected the handler {name} to return a Reply, a Script or bytes, got {answer!r}')
+        raise FakeNetworkError(f'expected the handler {name} to return a Reply, a Script, bytes or str, got {answer!r}')
 
     def _explain(self, request: ReceivedRequest) -> str:
         """Why nothing matches a request: the nearest expectation, and how it differs."""
         message = f'no expectation matches {request}'
-        opened = f'\n  on connection {request.connection.number}{request.connection._opened}'.replace(
-            '\n  opened', ', opened'
-        )
+        opened_at = request.connection.opened_at
+        opened = f'\n  on connection {request.connection.number}{opened_at and f", opened at {opened_at}"}'
         if not self.expectations:
             return f'{message}: there is none for {_url(self.origin)}{opened}'
         weights = {'method': 2.0, 'path': 4.0, 'query': 1.0, 'params': 1.0}
@@ -3325,6 +3369,12 @@ class Fault:
     def __repr__(self) -> str:
         names = [name for kind in reversed(type(self).__mro__) for name in getattr(kind, '__slots__', ())]
         return f'{type(self).__name__}({", ".join(f"{name}={getattr(self, name)!r}" for name in names)})'
+
+
+def _checked_fault(fault: Any) -> Fault:
+    if not isinstance(fault, Fault):
+        raise TypeError(f'expected a fault such as ResetAt(100), got {fault!r}')
+    return fault
 
 
 class ReplyFault(Fault):
@@ -3524,7 +3574,7 @@ class _Rule:
         times: float = math.inf,
         skipped: int = 0,
     ) -> None:
-        self.fault: Any = fault
+        self.fault: Any = _checked_fault(fault)
         self._skipped = skipped  # how often it doesn't apply at first
         self._connection = (connection,) if isinstance(connection, int) else connection
         self._request = (request,) if isinstance(request, int) else request
@@ -3562,7 +3612,7 @@ async def sweep(
     to a Fault, such as TruncateAt, ResetAt and StallAt, behind each octet (each `step`th) of each reply, or of each
     request by `functools.partial(ResetAt, of='request')`; a Fault, such as FailConnect(), at each connection, handshake
     or reply. What is expected need not be asked for then; but all that the scenario asserts has to hold, and nothing
-    may be left open. Gives the number of failures tried.
+    may be left open. What it waits costs nothing in virtual time. Gives the number of failures tried.
     """
     clean = FakeNetwork(trust=trust)
     with installed(clean):
@@ -9509,7 +9559,11 @@ async def _demo(printer: _Printer, net: FakeNetwork) -> None:
         say(f'    {first.tls_version}, the certificate verified as {first.server_name}; answer: {answer!r}', 'dim')
 
         say('\n2. Download, chunked, piece by piece as it arrives', 'bold')
-        code('async for piece in body:', '    print(piece)')
+        code(
+            "code, headers, body = await request(b'GET', 'https://files.example.com/notes')",
+            'async for piece in body:',
+            '    print(piece)',
+        )
         sent = len(first.sent)
         _, _, body = await request(b'GET', 'https://files.example.com/notes')
         pieces = [piece async for piece in body]

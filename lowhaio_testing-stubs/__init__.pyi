@@ -37,6 +37,7 @@ __all__ = [
     'FakeNetworkError',
     'FakeServer',
     'Fault',
+    'GeneratedHead',
     'GeneratedResponse',
     'HalfClose',
     'HttpClientClient',
@@ -87,6 +88,7 @@ __all__ = [
     'describe',
     'find_cases',
     'find_secrets',
+    'heads',
     'illegal_chunked',
     'installed',
     'last_chunk',
@@ -110,6 +112,7 @@ class UnexpectedRequest(FakeNetworkError): ...
 class ScriptMismatch(FakeNetworkError): ...
 
 Pairs = Iterable[tuple[bytes, bytes]]
+Fields = Iterable[tuple[bytes | str, bytes | str | int]] | Mapping[Any, bytes | str | int]
 Extensions = Iterable[tuple[bytes, bytes | None]]
 
 def chunk(data: bytes, extensions: Extensions = (), *, zeros: int = 0, upper: bool = False) -> bytes: ...
@@ -133,6 +136,11 @@ class Chunking(NamedTuple):
     octets: bytes
     trailers: tuple[tuple[bytes, bytes], ...]
 
+class GeneratedHead(NamedTuple):
+    octets: bytes
+    code: bytes
+    headers: tuple[tuple[bytes, bytes], ...]
+
 class GeneratedResponse(NamedTuple):
     octets: bytes
     code: bytes
@@ -143,6 +151,7 @@ class GeneratedResponse(NamedTuple):
 
 def chunkings(data: bytes | None = None) -> Any: ...
 def segmentations(octets: bytes) -> Any: ...
+def heads() -> Any: ...
 def responses() -> Any: ...
 
 class Step:
@@ -407,13 +416,13 @@ class Reply:
     def __init__(
         self,
         status: bytes | str | int = 200,
-        headers: Iterable[tuple[bytes | str, bytes | str]] = (),
+        headers: Fields = (),
         body: Any = b'',
         *,
         json: Any = ...,
         reason: bytes | str | None = None,
         chunks: int | Iterable[int] | None = None,
-        trailers: Iterable[tuple[bytes | str, bytes | str]] = (),
+        trailers: Fields = (),
         pieces: int | Iterable[int] | None = None,
         segments: int | Iterable[int] | None = None,
         interim: Iterable[Any] = (),
@@ -445,11 +454,7 @@ class Expectation:
     @property
     def expected_at(self) -> str: ...
     def reply(
-        self,
-        status: bytes | str | int = 200,
-        headers: Iterable[tuple[bytes | str, bytes | str]] = (),
-        body: Any = b'',
-        **how: Any,
+        self, status: bytes | str | int = 200, headers: Fields = (), body: Any = b'', **how: Any
     ) -> Expectation: ...
     def handle(self, handler: Handler) -> Expectation: ...
     def play(self, *steps: Step | bytes | Script) -> Expectation: ...

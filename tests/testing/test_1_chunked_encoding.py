@@ -13,10 +13,12 @@ import lowhaio
 from lowhaio_testing import (
     ILLEGAL_CHUNKINGS,
     Chunking,
+    GeneratedHead,
     GeneratedResponse,
     chunk,
     chunked,
     chunkings,
+    heads,
     illegal_chunked,
     last_chunk,
     responses,
@@ -133,6 +135,20 @@ def test_segmentation_is_the_octets_in_pieces(data: st.DataObject, octets: bytes
     pieces = data.draw(segmentations(octets))
     assert b''.join(pieces) == octets
     assert all(pieces)
+
+
+@given(heads(), st.data())
+def test_generated_head_is_parsed(head: GeneratedHead, data: st.DataObject) -> None:
+    parsed = lowhaio.parse_response_head(head.octets + b'body')
+    assert parsed is not None
+    assert (parsed[0].code, parsed[0].headers, parsed[1]) == (head.code, head.headers, len(head.octets))
+    assert lowhaio.parse_response_head(head.octets[: data.draw(st.integers(0, len(head.octets) - 1))]) is None
+
+
+@given(heads())
+def test_generated_head_is_parsed_by_h11(head: GeneratedHead) -> None:
+    response, _, _ = decode_by_h11(b'', head.octets)
+    assert (b'%d' % response.status_code, tuple(response.headers)) == (head.code, head.headers)
 
 
 @given(responses())

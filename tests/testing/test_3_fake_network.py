@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+import trustme
 
 import lowhaio
 import lowhaio_testing
@@ -343,6 +344,26 @@ async def test_copy_of_an_own_context_still_checks_the_hostname(lowhaio_network:
     lowhaio_network.server(API, certificate='wrong-host')
     with pytest.raises(lowhaio.HttpTlsError, match='Hostname mismatch'):
         await fetch(API, pool={'get_ssl_context': ssl.create_default_context})
+
+
+@pytest.mark.parametrize('insecure', [False, True])
+def test_copy_of_an_own_context_has_its_settings(insecure: bool) -> None:
+    context = ssl.create_default_context()
+    context.load_verify_locations(cadata=trustme.CA().cert_pem.bytes().decode())
+    context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_3
+    context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_LEAF
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context.set_ciphers('ECDHE+AESGCM')
+    if insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_OPTIONAL
+    net = FakeNetwork(trust=True)
+    copy = net.ssl_context(lowhaio.Origin('https', 'api.example.com', 443), context)
+    for name in ('verify_mode', 'check_hostname', 'verify_flags', 'options', 'minimum_version', 'maximum_version'):
+        assert getattr(copy, name) == getattr(context, name), name
+    assert copy.get_ciphers() == context.get_ciphers()
+    known, own = context.get_ca_certs(binary_form=True), ssl.PEM_cert_to_DER_cert(net.ca_pem)
+    assert sorted(copy.get_ca_certs(binary_form=True)) == sorted([*known, own])
 
 
 @pytest.mark.asyncio

@@ -78,11 +78,16 @@ async def test_checkout(lowhaio_network: FakeNetwork) -> None:
     [
         ({}, b'HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n'),
         ({'status': b'201', 'body': b'ok'}, b'HTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\nok'),
-        ({'status': '404', 'body': 'n\u00f6'}, b'HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\nn\xf6'),
+        ({'status': '404', 'body': 'n\u00f6'}, b'HTTP/1.1 404 Not Found\r\ncontent-length: 3\r\n\r\nn\xc3\xb6'),
         ({'status': 299}, b'HTTP/1.1 299 \r\ncontent-length: 0\r\n\r\n'),
         ({'status': 200, 'reason': 'Fine'}, b'HTTP/1.1 200 Fine\r\ncontent-length: 0\r\n\r\n'),
         ({'status': 204}, b'HTTP/1.1 204 No Content\r\n\r\n'),
         ({'headers': [('a', b'b'), (b'A', 'c')]}, b'HTTP/1.1 200 OK\r\na: b\r\nA: c\r\ncontent-length: 0\r\n\r\n'),
+        (
+            {'headers': {'a': 'b'}, 'trailers': {b't': 'v'}, 'interim': [(103, {'i': 1})]},
+            b'HTTP/1.1 103 Early Hints\r\ni: 1\r\n\r\n'
+            b'HTTP/1.1 200 OK\r\na: b\r\ntransfer-encoding: chunked\r\n\r\n0\r\nt: v\r\n\r\n',
+        ),
         (
             {'json': {'a': [1, None]}},
             b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 14\r\n\r\n{"a":[1,null]}',
@@ -180,10 +185,13 @@ async def test_reply_of_a_coding_that_the_test_made_itself(server: FakeServer, f
         ({'body': [b'a'], 'pieces': 1}, 'expected no pieces or segments of a body that comes in pieces'),
         ({'faults': lowhaio_testing.FailConnect()}, r"expected faults of a reply, got FailConnect\(how='refused'\)"),
         ({'faults': lowhaio_testing.ResetAt(1, 'request')}, r'expected faults of a reply, got ResetAt\(at=1'),
+        ({'faults': lowhaio_testing.ResetAt}, r"expected a fault such as ResetAt\(100\), got <class '"),
+        ({'body': {'a': 1}}, r"pieces of bytes, got {'a': 1}: json= sends that"),
+        ({'body': 1}, 'pieces of bytes, got 1: json= sends that'),
     ],
 )
 def test_reply_that_makes_no_sense_is_refused_where_it_is_written(reply: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         Reply(**reply)
 
 
@@ -291,6 +299,15 @@ async def test_iterator_of_a_reply_that_raises_fails_the_test(fetch: Any) -> Non
         assert isinstance(raised.value.__cause__, KeyError)
 
 
+@pytest.mark.parametrize('framing', [{}, {'close': True}])
+@pytest.mark.asyncio
+async def test_iterator_of_a_reply_that_gives_no_bytes_fails_the_test(fetch: Any, framing: dict[str, Any]) -> None:
+    with unchecked() as server:
+        server.expect().reply(body=['text'], **framing)
+        with pytest.raises(FakeNetworkError, match=r"expected bytes from the body of a reply, \['text'\], got 'text'"):
+            await fetch(API)
+
+
 @pytest.mark.asyncio
 async def test_iterator_of_a_reply_that_is_cancelled_fails_the_test(fetch: Any) -> None:
     async def cancelled() -> AsyncIterator[bytes]:
@@ -334,12 +351,14 @@ async def test_fault_applies_to_a_reply_from_an_iterator(fetch: Any) -> None:
         ({'path': '/', 'params': [('a', '2'), ('a', '1')]}, {'params': (('a', '2'), ('a', '1'))}),
         ({'path': '/', 'params': ANY}, {'params': (('a', '2'),)}),
         ({'path': '/', 'params': {}}, {}),
+        ({'params': {'a': '2'}}, {'path': '/any', 'params': (('a', '2'),)}),
         ({'headers': {'X-A': 'b'}}, {'headers': ((b'x-a', b'b'),)}),
         ({'headers': [(b'x-a', b'b')]}, {'headers': ((b'X-A', b'c'), (b'X-A', b'b'))}),
         ({'headers': {'x-a': 'c, b'}}, {'headers': ((b'X-A', b'c'), (b'X-A', b'b'))}),
         ({'headers': {'x-a': re.compile('[a-z]')}}, {'headers': ((b'x-a', b'b'),)}),
         ({'headers': {'x-a': lambda value: value > b'a'}}, {'headers': ((b'x-a', b'b'),)}),
         ({'headers': {'x-a': None}}, {}),
+        ({'headers': {'content-length': 4}}, {'body': b'data'}),
         ({'body': b'data'}, {'body': b'data'}),
         ({'body': 'd\u00e4ta'}, {'body': 'd\u00e4ta'.encode()}),
         ({'body': re.compile(b'd.*a')}, {'body': b'data'}),
@@ -376,6 +395,7 @@ def lines(text: str) -> list[str]:
         ({'path': str.isupper}, {'path': '/u/x'}, 'path\n- approved by str.isupper\n+ /u/x'),
         ({'path': '/?a=1'}, {'path': '/?a=2'}, 'query\n- a=1\n+ a=2'),
         ({'path': '/'}, {'path': '/?a=2'}, 'params\n- (none)\n+ a=2'),
+        ({'params': {'a': 1}}, {'path': '/?a=2'}, 'params\n- a=1\n+ a=2'),
         (
             {'path': '/', 'params': {'a': 1, 'b': 2}},
             {'params': (('a', '1'), ('b', '3'), ('c', '4'))},
@@ -469,6 +489,19 @@ async def test_nearest_expectation_is_the_one_that_differs_least(fetch: Any) -> 
                 await fetch(API + path, method)
             assert 'the nearest of 5 is' in str(raised.value)
             assert f'{API}{nearest if nearest != "any" else "/orders"}\n' in str(raised.value)
+
+
+@pytest.mark.asyncio
+async def test_expectation_without_an_answer_says_so_and_nothing_else(fetch: Any) -> None:
+    with unchecked() as server:
+        expectation = server.expect(b'GET', '/')
+        with pytest.raises(FakeNetworkError) as raised:
+            await fetch(API)
+        assert str(raised.value) == (
+            'nothing was said of how to answer GET https://api.example.com/: by reply, handle or play\n  expected at'
+            f' {expectation.expected_at}'
+        )
+        assert server.network.problems() == [str(raised.value)]
 
 
 @pytest.mark.asyncio
@@ -635,6 +668,8 @@ def test_expectation_says_what_it_is() -> None:
     server = FakeNetwork().server(API)
     assert repr(server.expect(b'GET', '/a?b').reply()) == '<Expectation GET https://api.example.com/a?b, never of once>'
     assert str(server.expect()) == 'any method https://api.example.com/...'
+    assert str(server.expect(b'GET', '/a', params={'b': 'c d'})) == 'GET https://api.example.com/a?b=c+d'
+    assert str(server.expect(b'GET', '/a', params=ANY)) == 'GET https://api.example.com/a'
     assert str(server.expect(b'PUT', re.compile('/x+'))) == 'PUT https://api.example.com/x+'
     assert repr(ANY) == 'ANY'
     assert ANY == 3
@@ -757,6 +792,12 @@ async def test_script_answers_a_request(server: FakeServer, fetch: Any) -> None:
 
 
 @pytest.mark.asyncio
+async def test_handler_answers_with_text(server: FakeServer, fetch: Any) -> None:
+    server.expect().handle(lambda request: '5 \u20ac')
+    assert (await fetch(API))[2] == b'5 \xe2\x82\xac'
+
+
+@pytest.mark.asyncio
 async def test_awaitable_of_a_plain_function_is_awaited(server: FakeServer, fetch: Any) -> None:
     async def later() -> bytes:
         await asyncio.sleep(0)
@@ -799,8 +840,8 @@ async def test_handler_that_raises_the_networks_own_failure_is_not_wrapped(fetch
 @pytest.mark.asyncio
 async def test_handler_that_answers_nonsense_fails_the_test(fetch: Any) -> None:
     with unchecked() as server:
-        server.expect().handle(lambda request: 'text')
-        with pytest.raises(FakeNetworkError, match="to return a Reply, a Script or bytes, got 'text'"):
+        server.expect().handle(lambda request: None)
+        with pytest.raises(FakeNetworkError, match='to return a Reply, a Script, bytes or str, got None'):
             await fetch(API)
 
 

@@ -272,6 +272,14 @@ def test_fault_that_makes_no_sense_is_refused(make: Any, message: str) -> None:
         make()
 
 
+@pytest.mark.parametrize('where', ['server', 'network'])
+def test_fault_that_is_none_is_refused(where: str) -> None:
+    net = FakeNetwork()
+    fault: Any = net.server(API).fault if where == 'server' else net.fault
+    with pytest.raises(TypeError, match=r"expected a fault such as ResetAt\(100\), got <class '.*ResetAt'>"):
+        fault(ResetAt)
+
+
 def test_fault_says_what_it_is() -> None:
     assert repr(StallAt(3)) == "StallAt(at=3, of='reply', seconds=inf)"
     assert repr(Drip()) == 'Drip(every=0.1, size=1)'

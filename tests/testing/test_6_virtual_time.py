@@ -157,6 +157,22 @@ async def test_virtual_times_are_nested() -> None:
     assert (inner.elapsed, outer.elapsed) == (2, 7)
 
 
+@pytest.mark.asyncio_loop_only
+def test_time_stands_still_while_the_runner_joins_its_threads() -> None:
+    fired: list[str] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_later(3_600, fired.append, 'an hour later')
+        left = asyncio.create_task(asyncio.to_thread(time.sleep, 0.02))
+        await asyncio.sleep(0)
+        left.cancel()  # but not what it does in the thread
+
+    with VirtualTime() as clock:
+        asyncio.run(main())
+        assert (fired, clock.elapsed) == ([], 0)
+
+
 def test_virtual_time_that_was_not_used() -> None:
     with VirtualTime() as clock:
         assert clock.elapsed == 0

@@ -95,6 +95,15 @@ ANYIO = (
     @pytest.fixture
     def anyio_backend():
         return 'asyncio'
+
+    @pytest.fixture
+    async def client(anyio_backend):
+        yield order
+
+    @pytest.mark.anyio
+    async def test_anyio_fixture(lowhaio_network, client):
+        expect(lowhaio_network)
+        assert await client(1) == 'ok'
 """
 )
 PLAIN = """
@@ -115,12 +124,12 @@ NO_RANDOM = ('-p', 'no:randomly')
 @pytest.mark.parametrize(
     ('source', 'args', 'count'),
     [
-        pytest.param(ASYNCIO + ANYIO + PLAIN, ('--asyncio-mode=strict', *NO_RANDOM), 5, id='strict, anyio, and plain'),
+        pytest.param(ASYNCIO + ANYIO + PLAIN, ('--asyncio-mode=strict', *NO_RANDOM), 6, id='strict, anyio, and plain'),
         pytest.param(AUTO, ('--asyncio-mode=auto', *NO_RANDOM), 2, id='pytest-asyncio auto'),
-        pytest.param(ANYIO, ('-p', 'no:asyncio', *NO_RANDOM), 2, id='anyio alone'),
-        pytest.param(ASYNCIO + ANYIO + PLAIN, ('-n', '2', *NO_RANDOM), 5, id='pytest-xdist'),
+        pytest.param(ANYIO, ('-p', 'no:asyncio', *NO_RANDOM), 3, id='anyio alone'),
+        pytest.param(ASYNCIO + ANYIO + PLAIN, ('-n', '2', *NO_RANDOM), 6, id='pytest-xdist'),
         pytest.param(ASYNCIO + PLAIN, ('--disable-socket', '--allow-unix-socket', *NO_RANDOM), 3, id='pytest-socket'),
-        pytest.param(ASYNCIO + ANYIO + PLAIN, ('-p', 'randomly'), 5, id='pytest-randomly'),
+        pytest.param(ASYNCIO + ANYIO + PLAIN, ('-p', 'randomly'), 6, id='pytest-randomly'),
     ],
 )
 def test_example_works_under_each_runner(run_pytest: Run, source: str, args: tuple[str, ...], count: int) -> None:
@@ -220,20 +229,28 @@ def test_failing_test_says_what_the_network_saw(run_pytest: Run) -> None:
     assert printed.count('but never asked for') == 1
 
 
-def test_unexpected_request_shows_no_line_of_the_companion(run_pytest: Run) -> None:
+@pytest.mark.parametrize(
+    ('test', 'error'),
+    [
+        ('expect(lowhaio_network)', 'UnexpectedRequest: no expectation matches POST'),
+        ('', 'UnexpectedRequest: the fake network has no server https://api.example.com'),
+        ("lowhaio_network.dns('api.example.com', '192.0.2.1')", 'UnexpectedRequest: no server of the fake network is'),
+    ],
+)
+def test_unexpected_request_shows_no_line_of_the_companion(run_pytest: Run, test: str, error: str) -> None:
     printed = run_pytest(
-        """
+        f"""
         @pytest.mark.asyncio
         async def test_raised(lowhaio_network):
-            expect(lowhaio_network)
+            {test}
             await order(2)
         """,
         *NO_RANDOM,
     )
     assert outcome(printed) == '1 failed'
-    assert re.search('^E +lowhaio_testing.UnexpectedRequest: no expectation matches POST', printed, re.MULTILINE)
+    assert re.search(f'^E +lowhaio_testing.{error}', printed, re.MULTILINE)
     assert 'lowhaio_testing.py:' not in printed
-    assert printed.count('no expectation matches') == 1
+    assert printed.count(error.partition(' ')[2]) == 1
 
 
 @pytest.mark.parametrize(
@@ -305,6 +322,54 @@ def test_idle_connection_of_a_pool_that_nobody_closed_is_no_leak(run_pytest: Run
     assert outcome(printed) == '2 passed', printed
 
 
+def test_task_of_a_fixture_is_no_leak(run_pytest: Run) -> None:
+    printed = run_pytest(
+        """
+        import pytest_asyncio
+
+        @pytest_asyncio.fixture
+        async def worker(lowhaio_network):
+            expect(lowhaio_network)
+            assert await order(1) == 'ok'
+            task = asyncio.create_task(asyncio.sleep(1_000))
+            yield task
+            task.cancel()
+
+        @pytest.mark.asyncio
+        async def test_working(worker):
+            assert not worker.done()
+        """,
+        *NO_RANDOM,
+    )
+    assert outcome(printed) == '1 passed', printed
+
+
+def test_test_that_is_run_again_begins_anew(run_pytest: Run, tmp_path: Path) -> None:
+    # As plugins do that try a flaky test again
+    conftest = """
+        from _pytest.runner import runtestprotocol
+
+        def pytest_runtest_protocol(item, nextitem):
+            runtestprotocol(item, nextitem=nextitem, log=False)
+            item._initrequest()
+            runtestprotocol(item, nextitem=nextitem)
+            return True
+    """
+    (tmp_path / 'conftest.py').write_text(textwrap.dedent(conftest), encoding='utf-8')
+    printed = run_pytest(
+        """
+        numbers = [1, 2]
+
+        @pytest.mark.asyncio
+        async def test_flaky(lowhaio_network):
+            expect(lowhaio_network)
+            await order(numbers.pop())
+        """,
+        *NO_RANDOM,
+    )
+    assert outcome(printed) == '1 passed', printed
+
+
 # Settings
 
 
@@ -345,6 +410,54 @@ def test_markers_and_fixtures_are_listed_with_what_they_are_for(run_pytest: Run)
     printed = run_pytest('', '--fixtures')
     assert 'lowhaio_network' in printed
     assert 'A fake network in place of the real one' in printed
+
+
+# Recordings: what the fixture records and replays is in test_7_fixture.py
+
+
+def test_recording_is_named_after_the_test_and_its_parameters(run_pytest: Run) -> None:
+    printed = run_pytest(
+        """
+        import enum
+
+        class Colour(enum.Enum):
+            RED = 1
+
+        @pytest.mark.parametrize('value', [None, 'a/b', b'octets', len, Colour.RED, object(), 2.5])
+        def test_named(lowhaio_recording, value):
+            pass
+
+        @pytest.mark.parametrize('value', ['v' * 200])
+        def test_long(lowhaio_recording, value):
+            pass
+        """,
+        *NO_RANDOM,
+    )
+    assert outcome(printed) == '8 errors', printed
+    files = dict.fromkeys(re.findall(r'recordings/test_downstream/(\S+)\.txt', printed))
+    assert [re.sub('-[0-9a-f]{8}$', '-(what tells it from others)', file) for file in files] == [
+        'test_named[value=None]',
+        'test_named[value=a_b]-(what tells it from others)',
+        'test_named[value=octets]',
+        'test_named[value=len]',
+        'test_named[value=RED]',
+        'test_named[value=5]',
+        'test_named[value=2.5]',
+        f'test_long[value={"v" * 84}-(what tells it from others)',
+    ]
+
+
+def test_recording_has_one_file(run_pytest: Run) -> None:
+    printed = run_pytest(
+        """
+        @pytest.mark.lowhaio_recording('one.txt', 'two.txt')
+        def test_recorded():
+            pass
+        """,
+        *NO_RANDOM,
+    )
+    assert outcome(printed) == '1 error', printed
+    assert 'UsageError: expected one file at most in @pytest.mark.lowhaio_recording' in printed
 
 
 # Cost
