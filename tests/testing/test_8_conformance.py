@@ -298,7 +298,7 @@ class Decodes(Wrong):
 
     offers = LowhaioClient.offers | {'decode'}
     codings: ClassVar[dict[str, int]] = {'gzip': 31, 'x-gzip': 31, 'deflate': 15}
-    most, bound, whole = 5, 65_536, True
+    most, bound, whole, before = 5, 65_536, True, b''
 
     async def request(self, ask: Ask) -> Answer:
         answer = await super().request(ask)
@@ -312,7 +312,7 @@ class Decodes(Wrong):
         return Answer(answer.status, answer.fields, body)
 
     async def decode(self, body: Any, decoder: Any) -> AsyncIterator[bytes]:
-        data = b''
+        data = self.before
         async for data in body:
             while data:
                 yield decoder.decompress(data, self.bound)
@@ -336,6 +336,10 @@ class DecodesByOneName(Decodes):
 
 class DecodesTheBeginning(Decodes):
     whole = False
+
+
+class DecodesNothing(Decodes):
+    before = b'begun'
 
 
 class Uncancellable(Wrong):
@@ -377,6 +381,14 @@ class Unpooled(Wrong):
 class Boundless(Wrong):
     def __init__(self, setting: Setting) -> None:
         super().__init__(dataclasses.replace(setting, options={**setting.options, 'max_connections': None}))
+
+
+class Careless(Wrong):
+    """Leaves out what it's told to look at: which version to speak, and where not to connect."""
+
+    def __init__(self, setting: Setting) -> None:
+        options = {name: value for name, value in setting.options.items() if name not in ('guard', 'version')}
+        super().__init__(dataclasses.replace(setting, options=options))
 
 
 class Impatient(Wrong):
@@ -898,6 +910,7 @@ MUTANTS = [
     Mutant('never says close_notify', Unnotified, 'TL', 'TL-17/*'),
     Mutant('tries one address', OneAddress, 'DN', 'DN-04/* DN-05 DN-06/* DN-07'),
     Mutant('remembers names for ever', ForEver, 'DN', 'DN-08 DN-09 DN-16/rebinding'),
+    Mutant('does not listen', Careless, 'DN RQ', 'DN-16/* RQ-24/injected'),
     Mutant('asks for every name', AsksForAll, 'DN', 'DN-01/* DN-09/failed DN-12/* DN-13'),
     Mutant(
         'goes on when cancelled',
@@ -922,6 +935,7 @@ MUTANTS = [
     Mutant('decodes any number of codings', DecodesAnything, 'LM', 'LM-01 LM-03'),
     Mutant('does not know x-gzip', DecodesByOneName, 'LM', 'LM-01 LM-04'),
     Mutant('decodes the beginning', DecodesTheBeginning, 'LM', 'LM-01 LM-05'),
+    Mutant('decodes nothing', DecodesNothing, 'LM', 'LM-01 LM-05/empty'),
     Mutant('asks for codings', asks(header(b'accept-encoding', b'gzip')), 'LM', 'LM-06/*'),
 ]
 
