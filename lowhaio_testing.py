@@ -9025,6 +9025,7 @@ table { border-collapse: collapse; width: 100%; } th, td { text-align: left; pad
 thead th { position: sticky; top: 0; background: #fff; border-bottom: 2px solid #ccd; z-index: 1; }
 tr.group th { background: #f1f3f6; padding-top: .6rem; } td { border-bottom: 1px solid #eceef2; vertical-align: top; }
 td.id { font-family: ui-monospace, monospace; font-size: 13px; white-space: nowrap; } td.why { color: #555c66; }
+td.id { position: sticky; left: 0; background: #fff; }
 button.v { font: inherit; font-size: 12px; border: 0; border-radius: 4px; padding: .1rem .45rem; cursor: pointer; }
 .fail { background: #c62828; color: #fff; } .warn { background: #f9c74f; } .info { background: #b9dcf5; }
 .pass { background: #d5efd9; } .not-run { background: #e6e8ec; color: #666; }
@@ -9034,9 +9035,10 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; background: #f6f7f9; paddi
 @media (max-width: 45rem) {
   #cases :is(th, td):is(:nth-child(2), :nth-child(3)) { display: none; } td.id { white-space: normal; } }
 @media (prefers-color-scheme: dark) {
-  body { background: #16181c; color: #e4e6ea; } thead th { background: #16181c; border-color: #444; }
-  tr.group th { background: #22262c; } td { border-color: #2a2e35; } td.why { color: #9aa3ad; }
-  dialog, pre { background: #1e2127; color: #e4e6ea; } .pass { background: #1e4d2b; color: #d5efd9; }
+  body { background: #16181c; color: #e4e6ea; } thead th, td.id { background: #16181c; }
+  thead th { border-color: #444; } tr.group th { background: #22262c; } td { border-color: #2a2e35; }
+  td.why { color: #9aa3ad; } dialog, pre { background: #1e2127; color: #e4e6ea; }
+  .pass { background: #1e4d2b; color: #d5efd9; }
   .not-run { background: #2a2e35; color: #9aa3ad; } .warn, .info { color: #1c2024; } }
 </style></head><body>
 <h1>HTTP/1.1 client conformance</h1>
