@@ -738,11 +738,11 @@ class Expected:
     status: int | None = None
     body: bytes | None = None
     body_length: int | None = None
+    body_max: int | None = None
     fields: Mapping[str, Any] = ...
     lines: Sequence[Sequence[str]] = ()
     absent: Sequence[str] = ()
     collapse: bool = False
-    join: bool = False
     trailers: Mapping[str, str] = ...
     reusable: bool | str = 'any'
     says: Sequence[str] = ()
@@ -818,6 +818,7 @@ class Case:
     level: str
     why: str
     group: str
+    title: str
     asks: tuple[Ask, ...]
     exchanges: tuple[Exchange, ...]
     needs: frozenset[str] = ...
