@@ -79,7 +79,6 @@ def files(project: pytest.Pytester) -> dict[str, bytes]:
     return {str(path.relative_to(project.path)): path.read_bytes() for path in project.path.rglob('*.txt')}
 
 
-@pytest.mark.xfail(reason='the second, offline run does not find what the first recorded')
 def test_tests_record_once_and_pass_offline_from_then_on(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +122,35 @@ def test_file_does_not_depend_on_other_parameters_order_or_event_loops(project: 
     project.makepyfile(test_downstream=changed)
     run(project, '-k', 'many or strict or anyio').assert_outcomes(passed=6)
     assert files(project) == made
+
+
+def test_what_fixtures_of_a_marked_test_ask_for_is_recorded_too(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.makepyfile(
+        test_it="""
+        import asyncio, pytest
+        from client import fetch
+
+        @pytest.fixture(scope='session')
+        def early():  # sorts before what is used automatically
+            pass
+
+        @pytest.fixture
+        def login():
+            return asyncio.run(fetch('/login'))
+
+        @pytest.mark.parametrize('mark', [pytest.param(1, marks=pytest.mark.lowhaio_recording), 2])
+        def test_one_of_two_is_marked(mark, early, login):
+            assert login == b'hello'
+        """
+    )
+    run(project, 'test_it.py', '--lowhaio-record=once').assert_outcomes(passed=2)
+    (made,) = files(project)
+    assert made == 'recordings/test_it/test_one_of_two_is_marked[mark=1].txt'
+    assert [exchange.request.target for exchange in Recording.load(project.path / made).exchanges] == [b'/login']
+    monkeypatch.setenv('OFFLINE', '1')
+    run(project, 'test_it.py', '-k', 'not 2').assert_outcomes(passed=1)
 
 
 def test_test_that_fails_records_nothing(project: pytest.Pytester) -> None:
@@ -195,7 +223,6 @@ def test_credential_is_not_written(project: pytest.Pytester) -> None:
     assert files(project) == {}
 
 
-@pytest.mark.xfail(reason='the second, offline run does not find what the first recorded')
 def test_recording_is_the_same_whatever_runs_the_test(project: pytest.Pytester) -> None:
     run(project, '--lowhaio-record=once').assert_outcomes(passed=9)
     folder = Path(project.path) / 'recordings' / 'test_downstream'
