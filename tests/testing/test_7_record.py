@@ -83,14 +83,14 @@ async def test_body_is_not_held_back_by_a_recorder(internet: FakeNetwork) -> Non
 async def test_exchanges_are_in_the_order_of_their_requests(internet: FakeNetwork, tmp_path: Path) -> None:
     server = internet.server(API)
     for path in ('/1', '/2', '/3'):
-        server.expect(b'GET', path).reply(body=path, faults=lowhaio_testing.Latency(0.3 - int(path[1]) / 10))
+        server.expect(b'GET', path).reply(body=path, faults=lowhaio_testing.Latency(3 - int(path[1])))
     with virtual_time(), recording(tmp_path / 'x.txt', mode='once'):
         async with Pool() as request:
             await asyncio.gather(*(get(request, path) for path in ('/1', '/2', '/3')))
     exchanges = Recording.load(tmp_path / 'x.txt').exchanges
     assert [exchange.request.target for exchange in exchanges] == [b'/1', b'/2', b'/3']
     assert [exchange.connection for exchange in exchanges] == [1, 2, 3]
-    assert [exchange.script[1] for exchange in exchanges[:2]] == [Pause(0.2), Pause(0.1)]
+    assert [exchange.script[1] for exchange in exchanges[:2]] == [Pause(2.0), Pause(1.0)]
 
 
 @pytest.mark.asyncio
