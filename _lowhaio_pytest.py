@@ -50,16 +50,22 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    if not isinstance(item, pytest.Function):
+    test: Any = item
+    names = getattr(test, 'fixturenames', None)
+    if names is None:
         return
-    names = item.fixturenames
-    if item.get_closest_marker('lowhaio_recording') and 'lowhaio_recording' not in names:
-        # As `usefixtures` has it: behind the fixtures that every test has, which may put another network in place,
-        # and before those that this one asks for, whose requests are to be recorded too.
-        asked = [names.index(name) for name in inspect.signature(item.function).parameters if name in names]
-        names.insert(min(asked, default=len(names)), 'lowhaio_recording')
+    if test.get_closest_marker('lowhaio_recording') and 'lowhaio_recording' not in names:
+        # Behind what is used automatically, which may bring the network that is recorded; before what the test asks
+        # for, which may use it. A list of its own: that of pytest is one for all parameters.
+        asked = {
+            *test._fixtureinfo.argnames,
+            *(name for mark in test.iter_markers('usefixtures') for name in mark.args),
+        }
+        automatic = [names.index(name) for name in test._fixtureinfo.initialnames if name not in asked]
+        place = max(automatic, default=-1) + 1
+        test.fixturenames = [*names[:place], 'lowhaio_recording', *names[place:]]
     if 'lowhaio_virtual_time' in names:
-        item.add_marker('lowhaio_virtual_time')
+        test.add_marker('lowhaio_virtual_time')
 
 
 @pytest.hookimpl(wrapper=True)

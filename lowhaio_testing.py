@@ -88,8 +88,8 @@ from collections.abc import (
     Sequence,
 )
 from types import FrameType, ModuleType
-from typing import Any, ClassVar, NamedTuple, Protocol, overload, runtime_checkable
-from urllib.parse import parse_qsl, unquote_to_bytes, urlencode
+from typing import Any, BinaryIO, ClassVar, NamedTuple, Protocol, overload, runtime_checkable
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 import lowhaio
 from lowhaio import Address, HttpDnsError, HttpError, HttpTlsError, Origin
@@ -3980,7 +3980,7 @@ _SPOOL_LIMIT = 2**20  # octets of a message that a recorder keeps in memory
 _UNESCAPE = re.compile(r'\\(?:x([0-9A-Fa-f]{2})|(.)|$)', re.DOTALL)
 _SIMPLE_ESCAPES = {'\\': '\\', 'n': '\n', 'r': '\r', 't': '\t', 's': ' '}
 _CONNECTION_LINE = re.compile(r'connection ([1-9][0-9]{0,8})(?: to (\S+?)(?: with (\S+))?)?')
-_SIDE_LINE = re.compile(r'file (\S+) ([0-9]+(?:x[0-9]+)?(?: [0-9]+(?:x[0-9]+)?)*)')
+_SIDE_LINE = re.compile(r'file (\S+) ((?:(?:[1-9][0-9]*x)?[1-9][0-9]*(?: |$))+)')
 _SIDE_DIGEST = re.compile(r'.+\.([0-9a-f]{16})\.bin')
 
 
@@ -4110,11 +4110,13 @@ class Recording:
     def load(cls, path: str | os.PathLike[str]) -> Recording:
         """Read a file, and look at what lies beside it. Raises RecordingError, OSError."""
         name = os.fspath(path)
-        with open(name, encoding='utf-8', newline='') as file:
-            try:
-                text = file.read()
-            except UnicodeDecodeError as error:
-                raise RecordingError(f'{name}: expected UTF-8, got {error}') from error
+        with open(name, 'rb') as file:
+            octets = file.read()
+        try:
+            text = octets.decode()
+        except UnicodeDecodeError as error:
+            line = octets.count(b'\n', 0, error.start) + 1
+            raise RecordingError(f'{name}:{line}: expected UTF-8, got {error}') from error
         return cls.parse(text, os.path.dirname(name), name)
 
     @classmethod
@@ -4288,7 +4290,7 @@ def _first(parts: Iterable[_Part], size: int) -> bytes:
 def _event_line(step: Step) -> str:
     match step:
         case Pause():
-            return f'pause {step.seconds:g}'
+            return f'pause {step.seconds}'.removesuffix('.0')
         case Close():
             return 'close' if step.notify else 'cut'
         case Reset():
@@ -4807,8 +4809,9 @@ _SECRET_FIELDS = frozenset(
     b'authorization proxy-authorization cookie set-cookie x-api-key api-key apikey x-auth-token x-access-token'
     b' x-csrf-token x-xsrf-token x-session-token x-amz-security-token x-goog-api-key x-vault-token x-gitlab-token'
     b' private-token ocp-apim-subscription-key x-functions-key x-rapidapi-key x-shopify-access-token'
-    b' x-hub-signature x-hub-signature-256 stripe-signature'.split()
+    b' x-auth x-hub-signature x-hub-signature-256 stripe-signature'.split()
 )
+_SECRET_ENDINGS = (b'authorization', b'-token', b'-secret', b'-password', b'-api-key', b'-apikey')  # of fields
 _SECRET_NAMES = frozenset(
     b'accesstoken apikey apitoken appsecret assertion authorization authtoken awssecretaccesskey clientassertion'
     b' clientsecret codeverifier credential credentials csrftoken devicecode encryptionkey idtoken jwt key passphrase'
@@ -4816,14 +4819,16 @@ _SECRET_NAMES = frozenset(
     b' sessionkey sessiontoken sig signature subscriptionkey token xamzcredential xamzsecuritytoken xamzsignature'
     b' xgoogcredential xgoogsignature'.split()
 )
-_FIELDS_WITH_URLS = frozenset((b'location', b'content-location', b'referer', b'link', b'refresh', b'origin'))
 _PLAIN_NAMES = frozenset((b'key', b'pin', b'session', b'credential', b'credentials'))  # too common to be secret in JSON
-_JSON_VALUE = re.compile(rb'"((?:[^"\\]|\\.){1,64})"\s*:\s*(?:"((?:[^"\\]|\\.)*)"|(-?[0-9][0-9.eE+-]*))')
+_JSON_NAME = re.compile(rb'"((?:[^"\\]|\\.){1,64})"\s*:\s*')
+_JSON_TOKEN = re.compile(rb'"((?:[^"\\]|\\.)*)(?:"|\\?\Z)(\s*:)?|(-?[0-9][0-9.eE+-]*)|([\[{])|([\]}])')
 _PAIR = re.compile(rb'([^=&?;#\s"\'<>]{1,128})=([^&;#\s"\'<>]*)')
-_XML_VALUE = re.compile(rb'<([A-Za-z][\w.:-]{0,63})(?:\s[^<>]*)?>([^<>]+)</')
-_PART_VALUE = re.compile(rb'\bname="([^"\r\n]{1,64})"[^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n(.*?)\r\n--', re.DOTALL)
+_XML_VALUE = re.compile(rb'<(?:[\w.-]+:)?([A-Za-z][\w.-]{0,63})(?:\s[^<>]*)?>([^<>]+)</')
+_XML_ATTRIBUTE = re.compile(rb'\s(?:[\w.-]+:)?([A-Za-z][\w.-]{0,63})\s*=\s*["\']([^"\'<>]+)["\']')
+_PART_VALUE = re.compile(rb'\bname="?([^"\r\n;]{1,64})"?[^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n(.*?)\r\n--', re.DOTALL)
+_URL_IN_TEXT = re.compile(rb'https?:\\?/\\?/[^\s"\'<>]+')
 _PRIVATE_KEY = re.compile(rb'-----BEGIN [A-Z ]*PRIVATE KEY-----(.*?)-----END', re.DOTALL)
-_USER_INFO = re.compile(rb'://([^/?#@\s"\'<>]+)@')
+_USER_INFO = re.compile(rb':\\?/\\?/([^/?#@\\\s"\'<>]+)@')
 _LOOKS_SECRET = {
     # What it is -> what it looks like, wherever it stands
     'a private key': re.compile(rb'-----BEGIN [A-Z ]*PRIVATE KEY-----\s*(?!REDACTED)\S'),
@@ -4860,7 +4865,7 @@ class Scrub:
     What is sent in a replay is scrubbed alike before it is compared, so that any credential will do there.
     """
 
-    __slots__ = ('_fields', '_names', '_replace')
+    __slots__ = ('_fields', '_kept', '_names', '_replace')
 
     def __init__(
         self,
@@ -4869,7 +4874,7 @@ class Scrub:
         replace: Mapping[Any, Any] | Iterable[tuple[Any, Any]] = (),
         keep: Iterable[bytes | str] = (),
     ) -> None:
-        kept = {_octets(name).lower() for name in keep}
+        self._kept = kept = {_octets(name).lower() for name in keep}
         self._fields = (_SECRET_FIELDS | {_octets(name).lower() for name in headers}) - kept
         self._names = (_SECRET_NAMES | {_bare(_octets(name)) for name in names}) - {_bare(name) for name in kept}
         pairs = replace.items() if isinstance(replace, Mapping) else replace
@@ -4890,24 +4895,20 @@ class Scrub:
 
     def _value(self, name: bytes, value: bytes) -> list[_Edit]:
         """The edits of a field's value."""
-        if name in self._fields:
-            if name == b'cookie':
-                return [_all_of(found, 2) for found in re.finditer(rb'([^=;]*)=([^;]*)', value) if found[2]]
-            if name == b'set-cookie':
-                found = re.match(rb'([^=;]*)=([^;]*)', value)
-                return [_all_of(found, 2)] if found is not None and found[2] else []
-            if name.endswith(b'authorization') and (found := re.match(rb'[A-Za-z0-9_-]+ +(\S.*)', value)) is not None:
-                return [_all_of(found, 1)]
-            return [(0, len(value), _REDACTED)] if value else []
-        if name in _FIELDS_WITH_URLS:
+        if name not in self._fields and (name in self._kept or not name.endswith(_SECRET_ENDINGS)):
             return self._url(value)
-        return []
+        if name in (b'cookie', b'set-cookie'):  # what has no name is a value, too; a set-cookie's others are attributes
+            crumbs = re.finditer(rb'(?:^|;)[ \t]*(?:[^=;]*=)?+([^;]+)', value)
+            return [_all_of(found, 1) for found in itertools.islice(crumbs, None if name == b'cookie' else 1)]
+        if name.endswith(b'authorization') and (found := re.match(rb'[A-Za-z0-9_-]+ +(\S.*)', value)) is not None:
+            return [_all_of(found, 1)]
+        return [(0, len(value), _REDACTED)] if value else []
 
     def _url(self, url: bytes) -> list[_Edit]:
-        """The edits of a URL or a target."""
-        _, mark, _ = url.partition(b'?')
+        """The edits of a URL, a target, or what may have one in it."""
         edits = [_all_of(found, 1) for found in _USER_INFO.finditer(url)]
-        return edits + (self._pairs(url, url.index(b'?')) if mark else [])
+        mark = re.search(rb'[?#]', url)
+        return edits + (self._pairs(url, mark.start()) if mark is not None else [])
 
     def _pairs(self, octets: bytes, start: int = 0) -> list[_Edit]:
         return [
@@ -4919,27 +4920,49 @@ class Scrub:
     def _body(self, body: bytes, media_type: bytes) -> list[_Edit]:
         """The edits of a decoded body."""
         edits = [_all_of(found, 1) for found in _PRIVATE_KEY.finditer(body) if found[1].strip() != _REDACTED]
-        if b'form-urlencoded' in media_type:
-            edits += self._pairs(body)
-        elif b'multipart' in media_type:
-            edits += [_all_of(found, 2) for found in _PART_VALUE.finditer(body) if _bare(found[1]) in self._names]
+        for found in _URL_IN_TEXT.finditer(body):
+            edits += [(found.start() + one, found.start() + two, new) for one, two, new in self._url(found[0])]
+        patterns: tuple[re.Pattern[bytes], ...] = ()
+        if b'multipart' in media_type:
+            patterns = (_PART_VALUE,)
         elif b'xml' in media_type:
-            edits += [_all_of(found, 2) for found in _XML_VALUE.finditer(body) if _bare(found[1]) in self._names]
-        elif b'json' in media_type or body.lstrip()[:1] in (b'{', b'['):
-            names = self._names - _PLAIN_NAMES
-            for found in _JSON_VALUE.finditer(body):
-                if _bare(found[1]) in names and (found[2] or found[3]):
-                    edits.append(_all_of(found, 2) if found[2] else _all_of(found, 3, b'0'))
+            patterns = (_XML_VALUE, _XML_ATTRIBUTE)
+        elif b'json' in media_type or b'event-stream' in media_type or body.lstrip(b'\xef\xbb\xbf \t\r\n')[:1] in b'{[':
+            return edits + self._json(body)
+        elif b'form-urlencoded' in media_type or not media_type:
+            return edits + self._pairs(body)
+        for pattern in patterns:
+            edits += [_all_of(found, 2) for found in pattern.finditer(body) if _bare(found[1]) in self._names]
+        return edits
+
+    def _json(self, body: bytes) -> list[_Edit]:
+        """The edits of JSON, whole or not: every string and number that is the value of a secret name, or within it."""
+        edits = []
+        names = self._names - _PLAIN_NAMES
+        for found in _JSON_NAME.finditer(body):
+            if _bare(found[1]) not in names or body[found.end() : found.end() + 1] not in b'"-0123456789[{':
+                continue
+            depth = 0
+            for token in _JSON_TOKEN.finditer(body, found.end()):
+                depth += (token[4] is not None) - (token[5] is not None)
+                if token[3]:
+                    edits.append(_all_of(token, 3, b'0'))
+                elif token[1] and not token[2]:
+                    edits.append(_all_of(token, 1))
+                if depth <= 0:
+                    break
         return edits
 
     def _whole_body(self, body: bytes, fields: tuple[tuple[bytes, bytes], ...]) -> list[_Edit]:
         """The edits of a body with its content-coding on: if it has one, the coded body changes as a whole."""
-        media_type = b''.join(value for name, value in fields if name == b'content-type').lower()
-        plain = _decoded(body, fields)
-        if plain is None:
+        media_type = _media_type(fields)
+        decoded = _decoded(body, fields)
+        if decoded is None:
             return _merged([*self._body(body, media_type), *self._literal(body)], body)
+        plain, bits = decoded
         edits = _merged([*self._body(plain, media_type), *self._literal(plain)], plain)
-        return [(0, len(body), _coded(_edited(plain, edits), fields))] if edits else []
+        compressor = zlib.compressobj(9, zlib.DEFLATED, bits)
+        return [(0, len(body), compressor.compress(_edited(plain, edits)) + compressor.flush())] if edits else []
 
     # Messages
 
@@ -4951,8 +4974,13 @@ class Scrub:
             edits = _merged([*self._value(name, value), *self._literal(value)], value)
             fields.append((name, _edited(value, edits)))
         scrubbed = RecordedRequest(request.method, _edited(request.target, line), tuple(fields), request.head_length)
-        body = bytes(request.body)
-        scrubbed.body += _edited(body, self._whole_body(body, request.fields))
+        if request.length > _SPOOL_LIMIT:
+            with io.BytesIO(request.body) as file:
+                self._mask(file, _media_type(request.fields))
+                scrubbed.body += file.getbuffer()
+        else:
+            body = bytes(request.body)
+            scrubbed.body += _edited(body, self._whole_body(body, request.fields))
         scrubbed.length, scrubbed.complete, scrubbed.origin = request.length, request.complete, request.origin
         return scrubbed
 
@@ -4968,7 +4996,7 @@ class Scrub:
                     steps = _resegmented(steps, kind, octets, edits)
             else:
                 steps = self._long(steps, kind, is_request=kind is Expect)
-                self._mask(exchange, kind)
+                self._mask_files(exchange, kind)
         return exchange._replace(
             script=Script(*[step for step in steps if not isinstance(step, (Send, Expect)) or _size(step)])
         )
@@ -4981,30 +5009,16 @@ class Scrub:
         """The edits of all messages that go in one direction: a request, or responses to a method."""
         edits: list[_Edit] = []
         position = 0
-        while position < len(octets):
-            try:
-                split = lowhaio.split_head(octets[position:], _HEAD_LIMIT)
-                if split is None:
-                    break
-                fields = lowhaio.parse_fields(split[1])
-                head = _line_spans(octets, position, position + split[2])
-                found, lengths = self._head(octets, head, is_request=method is None)
-                edits += found
-                position += split[2]
-                framing: Any
-                if method is None:
-                    framing = _request_framing(RecordedRequest(b'', b'', fields, 0))
-                else:
-                    parsed = lowhaio.ResponseHead(split[0], fields)
-                    framing = lowhaio.response_framing(method, parsed)
-                body = framing.feed(octets[position:])
-            except HttpError:
-                break
-            size = len(octets) - position - len(framing.excess)
-            edits += self._framed(octets, position, size, framing, body, fields, lengths)
-            position += size
-        left = _merged(self._literal(octets[position:]), octets[position:])
-        edits += [(position + start, position + end, new) for start, end, new in left]
+        for message in _messages(octets, method):
+            lines = _line_spans(octets, message.start, message.body_start)
+            found, lengths = self._head(octets, lines, is_request=method is None)
+            edits += found + self._framed(octets, message, lengths)
+            position = message.end
+        if position < len(octets):  # whatever it is, it may have lines like those of a head, or be the end of a body
+            left = octets[position:]
+            found, _ = self._head(left, _line_spans(left + b'\n', 0, len(left) + 1), is_request=method is None)
+            found = _merged([*found, *self._body(left, b''), *self._json(left), *self._literal(left)], left)
+            edits += [(position + start, position + end, new) for start, end, new in found]
         return _merged(edits, octets)
 
     def _head(
@@ -5023,27 +5037,16 @@ class Scrub:
             ]
         return edits, lengths
 
-    def _framed(
-        self,
-        octets: bytes,
-        start: int,
-        size: int,
-        framing: Any,
-        body: bytes,
-        fields: tuple[tuple[bytes, bytes], ...],
-        lengths: list[tuple[int, int]],
-    ) -> list[_Edit]:
-        """The edits of a body as it is on the wire, and of what says its length."""
-        found = self._whole_body(body, fields)
-        if not found:
-            return []
-        grown = sum(len(new) - (two - one) for one, two, new in found)
-        if isinstance(framing, lowhaio.Chunked):
-            if not framing.complete:
-                return [(start + one, start + two, new) for one, two, new in found if len(new) == two - one]
-            return _chunk_edits(octets, start, found)
+    def _framed(self, octets: bytes, message: _Message, lengths: list[tuple[int, int]]) -> list[_Edit]:
+        """The edits of a body as it is on the wire, of what says its length, and of its trailers."""
+        found = self._whole_body(message.body, message.fields)
+        start = message.body_start
+        if isinstance(message.framing, lowhaio.Chunked):
+            edits, start = _chunk_edits(octets[: message.end], start, found)
+            return edits + self._head(octets, _line_spans(octets, start, message.end), is_request=False)[0]
         edits = [(start + one, start + two, new) for one, two, new in found]
-        if grown and isinstance(framing, lowhaio.Length):
+        grown = sum(len(new) - (two - one) for one, two, new in found)
+        if grown and isinstance(message.framing, lowhaio.Length):
             for one, two in lengths:
                 length = int(octets[one:two].split(b',')[0]) + grown
                 edits.append((one, two, b'%d' % length))
@@ -5071,32 +5074,41 @@ class Scrub:
                 result.append(old)
         return result
 
-    def _mask(self, exchange: RecordedExchange, kind: _Kind) -> None:
-        """A body too long for memory: what is secret in its file is overwritten in place, by as many octets."""
-        spans = [part for step in _of(exchange.script, kind) for part in _parts(step) if isinstance(part, _Span)]
-        sides = {id(span.side): span.side for span in spans}
+    def _mask_files(self, exchange: RecordedExchange, kind: _Kind) -> None:
+        parts = [part for step in _of(exchange.script, kind) for part in _parts(step)]
+        head = _first(parts, _head_length([tuple(parts)]))
+        fields = [(name, head[start:end]) for name, start, end in _line_spans(head, 0, len(head))]
+        sides = {id(part.side): part.side for part in parts if isinstance(part, _Span)}
         for side in sides.values():
-            if not isinstance(side, _Spool) or _is_opaque(side):
-                continue
-            side.finish()
-            changed = False
-            with open(side.path, 'r+b') as file:
-                for offset in range(0, side.size, 2**20):
-                    file.seek(offset)
-                    window = file.read(2**20 + 4096)
-                    edits = _merged([*self._body(window, b'application/json'), *self._literal(window)], window)
-                    for one, two, _ in edits:
-                        file.seek(offset + one)
-                        file.write(b'x' * (two - one))
-                        changed = True
-            if changed:
-                with open(side.path, 'rb') as file:
-                    side._digest = hashlib.file_digest(file, 'sha256')
+            if isinstance(side, _Spool):
+                side.finish()
+                with open(side.path, 'r+b') as file:
+                    if self._mask(file, _media_type(fields)):
+                        file.seek(0)
+                        side._digest = hashlib.file_digest(file, 'sha256')
+
+    def _mask(self, file: BinaryIO, media_type: bytes) -> bool:
+        """A body too long for memory: what is secret in it is overwritten in place, by as many octets. Whether it was.
+
+        Only text is looked through, as it is on the wire.
+        """
+        changed = False
+        if b'\0' in file.read(4096):
+            return changed
+        for offset in itertools.count(0, 2**20):
+            file.seek(offset)
+            window = file.read(2**20 + 4096)
+            if not window:
+                return changed
+            for start, end, new in _merged([*self._body(window, media_type), *self._literal(window)], window):
+                file.seek(offset + start)
+                file.write((b'1' if new == b'0' else b'x') * (end - start))
+                changed = True
+        return changed
 
 
-def _is_opaque(side: _Side) -> bool:
-    """Whether a file isn't text."""
-    return b'\0' in side.read(0, 4096)
+def _media_type(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    return b''.join(value for name, value in fields if name == b'content-type').lower()
 
 
 def _bare(name: bytes) -> bytes:
@@ -5146,21 +5158,52 @@ def _line_spans(octets: bytes, start: int, end: int) -> list[tuple[bytes, int, i
     return spans
 
 
-def _chunk_edits(octets: bytes, start: int, found: list[_Edit]) -> list[_Edit]:
-    """Edits of a decoded body -> edits of its chunks: what goes over the end of one is cut there, and each chunk's size
-    is said anew. The octets are known to be well-formed.
+class _Message(NamedTuple):
+    """Where a message is in the octets of one direction, and what it says."""
+
+    start: int
+    body_start: int
+    end: int
+    fields: tuple[tuple[bytes, bytes], ...]
+    framing: lowhaio.ResponseFraming
+    body: bytes  # without its transfer coding, as far as it is there
+
+
+def _messages(octets: bytes, method: bytes | None) -> Iterator[_Message]:
+    """The messages of one direction, requests or responses to a method, up to what is none."""
+    start = 0
+    while start < len(octets):
+        try:
+            split = lowhaio.split_head(octets[start:], _HEAD_LIMIT)
+            if split is None:
+                return
+            fields = lowhaio.parse_fields(split[1])
+            if method is None:
+                framing = _request_framing(RecordedRequest(b'', b'', fields, 0))
+            else:
+                framing = lowhaio.response_framing(method, lowhaio.ResponseHead(split[0], fields))
+            body = framing.feed(octets[start + split[2] :])
+        except HttpError:
+            return
+        end = len(octets) - len(framing.excess)
+        yield _Message(start, start + split[2], end, fields, framing, body)
+        start = end
+
+
+def _chunk_edits(octets: bytes, start: int, found: list[_Edit]) -> tuple[list[_Edit], int]:
+    """Edits of a decoded body -> edits of its chunks, and where the last of them, or what there is of it, begins.
+
+    What goes over the end of a chunk is cut there, and each chunk's size is said anew. The octets are known to be
+    well-formed, though they may end anywhere.
     """
     edits: list[_Edit] = []
     decoded = 0
     pending = list(found)
     while True:
-        line_end = octets.index(b'\r\n', start)
-        digits = re.match(rb'[0-9A-Fa-f]+', octets[start:line_end])
-        assert digits is not None
-        size = int(digits[0], 16)
-        if not size:
-            return edits
-        data = line_end + 2
+        digits = re.compile(rb'([0-9A-Fa-f]+)[^\n]*\n').match(octets, start)
+        if digits is None or not (size := int(digits[1], 16)):
+            return edits, start
+        data = digits.end()
         grown = 0
         inside: list[_Edit] = []
         while pending and pending[0][0] < decoded + size:
@@ -5173,7 +5216,7 @@ def _chunk_edits(octets: bytes, start: int, found: list[_Edit]) -> list[_Edit]:
             inside.append((data + one - decoded, data + here - decoded, put))
             grown += len(put) - (here - one)
         if size + grown:
-            edits += [(start, start + len(digits[0]), b'%x' % (size + grown))] if grown else []
+            edits += [(start, digits.end(1), b'%x' % (size + grown))] if grown else []
             edits += inside
         else:  # nothing is left of it, and an empty chunk would be the last
             edits.append((start, data + size + 2, b''))
@@ -5204,23 +5247,19 @@ def _resegmented(steps: list[Step], kind: _Kind, octets: bytes, edits: list[_Edi
     return result
 
 
-def _decoded(body: bytes, fields: tuple[tuple[bytes, bytes], ...]) -> bytes | None:
-    """A body without its content-coding; None if it has none, or one that can't be taken off."""
+def _decoded(body: bytes, fields: tuple[tuple[bytes, bytes], ...]) -> tuple[bytes, int] | None:
+    """A body without its content-coding, as far as it can be taken off, and zlib's number for it; None if it can't."""
     codings = b','.join(value for name, value in fields if name == b'content-encoding').strip().lower()
-    bits = {b'gzip': 31, b'x-gzip': 31, b'deflate': 15}.get(codings)
-    if bits is None or not body:
-        return None
-    try:
-        return zlib.decompress(body, bits)
-    except zlib.error:
-        return None
-
-
-def _coded(plain: bytes, fields: tuple[tuple[bytes, bytes], ...]) -> bytes:
-    """A body with its content-coding on again."""
-    codings = b','.join(value for name, value in fields if name == b'content-encoding').strip().lower()
-    compressor = zlib.compressobj(9, zlib.DEFLATED, 15 if codings == b'deflate' else 31)
-    return compressor.compress(plain) + compressor.flush()
+    for bits in {b'gzip': (31,), b'x-gzip': (31,), b'deflate': (15, -15)}.get(codings, ()):
+        plain, left = b'', body
+        with contextlib.suppress(zlib.error):
+            while left:  # gzip may have several members
+                decompressor = zlib.decompressobj(bits)
+                plain += decompressor.decompress(left)
+                left = decompressor.unused_data
+        if plain:
+            return plain, bits
+    return None
 
 
 def find_secrets(
@@ -5263,23 +5302,18 @@ def _suspicious(octets: bytes, where: str, allowed: list[bytes]) -> list[str]:
 
 
 def _suspicious_parts(scrub: Scrub, octets: bytes, method: bytes | None, where: str, allowed: list[bytes]) -> list[str]:
-    """What the scrubbing would still change, and what stands in a coded body."""
+    """What the scrubbing would still change, and what stands in bodies: decoded, and without chunks."""
     found = []
-    for start, end, _ in scrub._stream(octets, method):
-        if not any(one in octets[start:end] for one in allowed) and not octets[start:end].isdigit():
+    for start, end, new in scrub._stream(octets, method):
+        is_length = octets[start:end].isdigit() and new != b'0'
+        if not is_length and not any(one in octets[start:end] for one in allowed):
             found.append(f'{where}: a secret field or name has a value, {end - start} octets at octet {start:,}')
-    split = lowhaio.split_head(octets, _HEAD_LIMIT) if b'\n\r\n' in octets else None
-    if split is not None:
-        with contextlib.suppress(HttpError):
-            fields = lowhaio.parse_fields(split[1])
-            framing: Any = (
-                _request_framing(RecordedRequest(b'', b'', fields, 0))
-                if method is None
-                else lowhaio.response_framing(method, lowhaio.ResponseHead(split[0], fields))
-            )
-            plain = _decoded(framing.feed(octets[split[2] :]), fields)
-            if plain is not None:
-                found += _suspicious(plain, f'{where}, decoded', allowed)
+    for message in _messages(octets, method):
+        decoded = _decoded(message.body, message.fields)
+        if decoded is not None:
+            found += _suspicious(decoded[0], f'{where}, decoded', allowed)
+        elif isinstance(message.framing, lowhaio.Chunked):
+            found += _suspicious(message.body, f'{where}, without chunks', allowed)
     return found
 
 
@@ -5291,7 +5325,7 @@ def _suspicious_sides(exchange: RecordedExchange, kind: _Kind, where: str, allow
             found += _suspicious(part, where, allowed)
         elif id(part.side) not in seen:
             seen.add(id(part.side))
-            if _is_opaque(part.side):
+            if b'\0' in part.side.read(0, 4096):  # it isn't text
                 continue
             for offset in range(0, part.side.size, 2**20):
                 window = part.side.read(offset, 2**20 + 4096)

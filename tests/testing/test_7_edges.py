@@ -48,6 +48,34 @@ async def test_secret_in_a_long_body_is_overwritten_in_its_file(tmp_path: Path) 
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ('media_type', 'secret', 'masked'),
+    [
+        (b'application/json', b'{"password": "hunter2", "token": [12]}', b'{"password": "xxxxxxx", "token": [11]}'),
+        (b'application/x-www-form-urlencoded', b'&password=hunter2&', b'&password=xxxxxxx&'),
+    ],
+)
+async def test_long_upload_with_a_secret_is_replayed_with_another(
+    tmp_path: Path, media_type: bytes, secret: bytes, masked: bytes
+) -> None:
+    async def upload(octets: bytes) -> bytes:
+        async with Pool() as request:
+            body = lowhaio.streamed(b'.' * 1_048_570 + octets + b'.' * 1_048_570)
+            return await buffered(
+                (await request(b'PUT', PLAIN, headers=((b'content-type', media_type),), body=body))[2]
+            )
+
+    with lowhaio_testing.network() as net:
+        net.server(PLAIN).expect(b'PUT', '/').reply(body=b'ok')
+        with recording(tmp_path / 'x.txt', mode='once'):
+            assert await upload(secret) == b'ok'
+    (side,) = tmp_path.glob('*.bin')
+    assert side.read_bytes().strip(b'.') == masked
+    with recording(tmp_path / 'x.txt'):
+        assert await upload(secret.replace(b'hunter2', b'kitty12')) == b'ok'
+
+
+@pytest.mark.asyncio
 async def test_upload_by_several_buffers_is_recorded_and_replayed(tmp_path: Path) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for _ in range(3):

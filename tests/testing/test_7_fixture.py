@@ -124,6 +124,35 @@ def test_file_does_not_depend_on_other_parameters_order_or_event_loops(project: 
     assert files(project) == made
 
 
+def test_what_fixtures_of_a_marked_test_ask_for_is_recorded_too(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.makepyfile(
+        test_it="""
+        import asyncio, pytest
+        from client import fetch
+
+        @pytest.fixture(scope='session')
+        def early():  # sorts before what is used automatically
+            pass
+
+        @pytest.fixture
+        def login():
+            return asyncio.run(fetch('/login'))
+
+        @pytest.mark.parametrize('mark', [pytest.param(1, marks=pytest.mark.lowhaio_recording), 2])
+        def test_one_of_two_is_marked(mark, early, login):
+            assert login == b'hello'
+        """
+    )
+    run(project, 'test_it.py', '--lowhaio-record=once').assert_outcomes(passed=2)
+    (made,) = files(project)
+    assert made == 'recordings/test_it/test_one_of_two_is_marked[mark=1].txt'
+    assert [exchange.request.target for exchange in Recording.load(project.path / made).exchanges] == [b'/login']
+    monkeypatch.setenv('OFFLINE', '1')
+    run(project, 'test_it.py', '-k', 'not 2').assert_outcomes(passed=1)
+
+
 def test_test_that_fails_records_nothing(project: pytest.Pytester) -> None:
     project.makepyfile(
         test_failing="""

@@ -115,7 +115,7 @@ octets = st.one_of(
 steps = st.one_of(
     octets.map(Send),
     octets.map(Expect),
-    st.sampled_from([0.1, 2.0, 1.5, 3600.0]).map(Pause),
+    st.floats(min_value=0).map(Pause),
     st.sampled_from([Close(), Close(notify=False), Reset()]),
 )
 origins = st.builds(
@@ -196,6 +196,7 @@ def test_chunk_sizes_of_a_binary_body_are_readable() -> None:
         ('connection 1 to http://a.example\npause -1', ':3: expected pause and a number'),
         ('connection 1 to http://a.example\nclosed', ':3: expected a line that begins with'),
         ('connection 1 to http://a.example\n<file ../x 3', ':3: expected the name of a file in the same folder'),
+        ('connection 1 to http://a.example\n<file x 999999999x0', ':3: expected a space, "64 " or "file "'),
         ('connection 1 to http://a.example\n<file x 3', ':3: expected a file x beside the recording'),
     ],
 )
@@ -288,8 +289,8 @@ def test_save_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 def test_file_that_is_no_text_is_said(tmp_path: Path) -> None:
-    (tmp_path / 'x.txt').write_bytes(b'\xff')
-    with pytest.raises(RecordingError, match='expected UTF-8'):
+    (tmp_path / 'x.txt').write_bytes(b'lowhaio recording 1\n\n> \xff')
+    with pytest.raises(RecordingError, match=r'x\.txt:3: expected UTF-8'):
         Recording.load(tmp_path / 'x.txt')
 
 

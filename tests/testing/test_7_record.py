@@ -83,14 +83,14 @@ async def test_body_is_not_held_back_by_a_recorder(internet: FakeNetwork) -> Non
 async def test_exchanges_are_in_the_order_of_their_requests(internet: FakeNetwork, tmp_path: Path) -> None:
     server = internet.server(API)
     for path in ('/1', '/2', '/3'):
-        server.expect(b'GET', path).reply(body=path, faults=lowhaio_testing.Latency((3 - int(path[1])) / 5))
+        server.expect(b'GET', path).reply(body=path, faults=lowhaio_testing.Latency(3 - int(path[1])))
     with virtual_time(), recording(tmp_path / 'x.txt', mode='once'):
         async with Pool() as request:
             await asyncio.gather(*(get(request, path) for path in ('/1', '/2', '/3')))
     exchanges = Recording.load(tmp_path / 'x.txt').exchanges
     assert [exchange.request.target for exchange in exchanges] == [b'/1', b'/2', b'/3']
     assert [exchange.connection for exchange in exchanges] == [1, 2, 3]
-    assert [exchange.script[1] for exchange in exchanges[:2]] == [Pause(0.4), Pause(0.2)]
+    assert [exchange.script[1] for exchange in exchanges[:2]] == [Pause(2.0), Pause(1.0)]
 
 
 @pytest.mark.asyncio
@@ -110,25 +110,30 @@ def as_told(error: HttpDataError, end: Any) -> Any:
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize('url', ['http://api.example.com', API])
 @pytest.mark.parametrize('end', [Close(), Close(notify=False), Reset()], ids=['close', 'cut', 'reset'])
-async def test_end_of_a_connection_is_recorded_and_replayed(internet: FakeNetwork, tmp_path: Path, end: Any) -> None:
-    internet.server(API).play([lowhaio_testing.ExpectRequest(), b'HTTP/1.1 200 OK\r\n\r\n', b'half', end])
-    seen: list[Any] = []
+async def test_end_of_a_connection_is_recorded_and_replayed(
+    internet: FakeNetwork, tmp_path: Path, url: str, end: Any
+) -> None:
+    internet.server(url).play([lowhaio_testing.ExpectRequest(), b'HTTP/1.1 200 OK\r\n\r\n', b'half', end])
 
     async def outcome() -> object:
         async with Pool() as request:
             try:
-                return await get(request)
+                return await buffered((await request(b'GET', url))[2])
             except HttpDataError as error:
-                seen.append(as_told(error, end))
                 return type(error), type(error.__cause__)
 
     with recording(tmp_path / 'x.txt', mode='once'):
         first = await outcome()
-    assert Recording.load(tmp_path / 'x.txt').exchanges[0].script[-1] == (seen or [end])[0]
     with recording(tmp_path / 'x.txt'):
         assert await outcome() == first
-    assert (first == (b'200', (), b'half')) == (end == Close())
+    ended = Recording.load(tmp_path / 'x.txt').exchanges[0].script[-1]
+    if end == Reset() and first == (HttpConnectionClosedError, ssl.SSLEOFError):
+        assert ended == Close(notify=False)  # no more is told by a Python without the fix of gh-115627
+    else:
+        assert ended == (Close() if url != API and end != Reset() else end)
+    assert (first == b'half') == (ended == Close())
 
 
 @pytest.mark.asyncio
@@ -436,15 +441,17 @@ async def test_new_episodes_streams_both_ways(internet: FakeNetwork, tmp_path: P
 
 
 @pytest.mark.asyncio
-async def test_new_episodes_hands_on_how_the_real_server_fails(internet: FakeNetwork, tmp_path: Path) -> None:
-    server = internet.server(API)
-    server.play([lowhaio_testing.ExpectRequest(), b'HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nabc', Reset()])
+@pytest.mark.parametrize('end', [Close(), Reset()])
+async def test_new_episodes_hands_on_how_the_real_server_fails(internet: FakeNetwork, tmp_path: Path, end: Any) -> None:
+    server = internet.server('http://api.example.com')
+    server.play([lowhaio_testing.ExpectRequest(), b'HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nabc', end])
     Recording().save(tmp_path / 'x.txt')
     with recording(tmp_path / 'x.txt', mode='new_episodes'):
         async with Pool() as request:
             with pytest.raises(HttpConnectionClosedError) as caught:
-                await get(request)
-    assert Recording.load(tmp_path / 'x.txt').exchanges[0].script[-1] == as_told(caught.value, Reset())
+                await buffered((await request(b'GET', 'http://api.example.com'))[2])
+    assert isinstance(caught.value.__cause__, ConnectionResetError) == (end == Reset())
+    assert Recording.load(tmp_path / 'x.txt').exchanges[0].script[-1] == end
 
 
 @pytest.mark.asyncio

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,11 @@ def read(octets: bytes, method: bytes = b'GET') -> tuple[lowhaio.ResponseHead, b
         (b'X-AMZ-Security-Token: %b', b'X-AMZ-Security-Token: REDACTED'),
         (b'Referer: https://x.example/?access_token=%b#top', b'Referer: https://x.example/?access_token=REDACTED#top'),
         (b'referer: https://user:%b@x.example/', b'referer: https://REDACTED@x.example/'),
+        (b'Cookie: %b; b=', b'Cookie: REDACTED; b='),
+        (b'Authorization: Bearer\r\n %b', b'Authorization: REDACTED\r\n REDACTED'),
+        (b'X-Forwarded-Authorization: Bearer %b', b'X-Forwarded-Authorization: Bearer REDACTED'),
+        (b'x-shop-token: %b', b'x-shop-token: REDACTED'),
+        (b'x-original-url: /a?token=%b', b'x-original-url: /a?token=REDACTED'),
         (b'x-plain: value', b'x-plain: value'),
     ],
 )
@@ -72,6 +78,8 @@ def test_request_fields_that_carry_secrets(line: bytes, scrubbed: bytes) -> None
         (b'/a?X-Amz-Signature=%b&X-Amz-Credential=%b', b'/a?X-Amz-Signature=REDACTED&X-Amz-Credential=REDACTED'),
         (b'/a?%70assword=%b', b'/a?%70assword=REDACTED'),
         (b'/a?token=&key=&monkey=banana', b'/a?token=&key=&monkey=banana'),
+        (b'/a?b=c;token=%b', b'/a?b=c;token=REDACTED'),
+        (b'http://user:%b@a.example/', b'http://REDACTED@a.example/'),
         (b'/token=x', b'/token=x'),
     ],
 )
@@ -84,7 +92,10 @@ def test_parameters_that_are_secret(target: bytes, scrubbed: bytes) -> None:
     ('line', 'scrubbed'),
     [
         (b'Set-Cookie: id=%b; Path=/; HttpOnly', b'Set-Cookie: id=REDACTED; Path=/; HttpOnly'),
+        (b'Set-Cookie: %b; Path=/', b'Set-Cookie: REDACTED; Path=/'),
         (b'location: /next?token=%b', b'location: /next?token=REDACTED'),
+        (b'location: /next#id_token=%b&a=b', b'location: /next#id_token=REDACTED&a=b'),
+        (b'location: https://user:%b@x.example/', b'location: https://REDACTED@x.example/'),
         (
             b'link: <https://x.example/?p=2&sig=%b>; rel="next"',
             b'link: <https://x.example/?p=2&sig=REDACTED>; rel="next"',
@@ -110,8 +121,31 @@ BODIES = [
         b'{"key": "kept", "token": "", "tokens": "x"}',
         b'{"key": "kept", "token": "", "tokens": "x"}',
     ),
+    (
+        b'application/json',
+        b'{"secret": {"a": ["%b", 1.5, {"b": "%b"}], "c": null}, "token": true, "open": "x"}',
+        b'{"secret": {"a": ["REDACTED", 0, {"b": "REDACTED"}], "c": null}, "token": true, "open": "x"}',
+    ),
+    (b'text/plain', b'\xef\xbb\xbf{"password":"%b"}', b'\xef\xbb\xbf{"password":"REDACTED"}'),
+    (b'text/event-stream', b'data: {"password": "%b"}\n\n', b'data: {"password": "REDACTED"}\n\n'),
+    (
+        b'application/json',
+        b'{"next": "https://x.example/?page=2&access_token=%b", "git": "https:\\/\\/me:%b@x.example\\/"}',
+        b'{"next": "https://x.example/?page=2&access_token=REDACTED", "git": "https:\\/\\/REDACTED@x.example\\/"}',
+    ),
     (b'application/x-www-form-urlencoded', b'user=me&password=%b', b'user=me&password=REDACTED'),
+    (b'', b'user=me&password=%b', b'user=me&password=REDACTED'),
     (b'application/xml', b'<a><Password>%b</Password></a>', b'<a><Password>REDACTED</Password></a>'),
+    (
+        b'text/xml',
+        b'<s:Password Type="x">%b</s:Password><b secret="%b" c="d"/>',
+        b'<s:Password Type="x">REDACTED</s:Password><b secret="REDACTED" c="d"/>',
+    ),
+    (
+        b'multipart/form-data; boundary=x',
+        b'--x\r\ncontent-disposition: form-data; name=token; filename="a"\r\na: b\r\n\r\n%b\r\n--x--\r\n',
+        b'--x\r\ncontent-disposition: form-data; name=token; filename="a"\r\na: b\r\n\r\nREDACTED\r\n--x--\r\n',
+    ),
     (
         b'multipart/form-data; boundary=x',
         b'--x\r\ncontent-disposition: form-data; name="password"\r\n\r\n%b\r\n--x--\r\n',
@@ -148,14 +182,70 @@ def test_chunks_are_made_to_fit(media_type: bytes, body: bytes, scrubbed: bytes,
     assert read(after)[1] == scrubbed
 
 
-@pytest.mark.parametrize('coding', [b'gzip', b'deflate'])
-def test_coded_bodies_are_coded_again(coding: bytes) -> None:
+@pytest.mark.parametrize('segment', [1, 1000])
+def test_trailers_in_both_directions(segment: int) -> None:
+    coded = b'transfer-encoding: chunked\r\n\r\n1\r\na\r\n0;x=y\r\nX-Api-Key: %b\r\na: b\r\nset-cookie: c=%b\r\n\r\n'
+    before = exchange(b'POST / HTTP/1.1\r\n' + coded, b'HTTP/1.1 200 OK\r\n' + coded, segment)
+    before = before._replace(
+        script=Script(*[type(step)(step.data.replace(b'%b', SECRET)) for step in before.script])  # type: ignore[call-arg, attr-defined]
+    )
+    after = Scrub().exchange(before)
+    scrubbed = coded.replace(b'%b', b'REDACTED')
+    assert after.request_octets == b'POST / HTTP/1.1\r\n' + scrubbed
+    assert after.response_octets == b'HTTP/1.1 200 OK\r\n' + scrubbed
+
+
+@pytest.mark.parametrize(
+    ('octets', 'scrubbed'),
+    [
+        (b'HTTP/1.1 200 OK\r\nset-cookie: a=%b', b'HTTP/1.1 200 OK\r\nset-cookie: a=REDACTED'),
+        (b'HTTP/1.1 200 OK\r\nno colon\r\ncookie: a=%b\r\n\r\n',
+         b'HTTP/1.1 200 OK\r\nno colon\r\ncookie: a=REDACTED\r\n\r\n'),
+        (
+            b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{"token":"%b',
+            b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 92\r\n\r\n{"token":"REDACTED',
+        ),
+        (
+            b'HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\n{"a\r\n99\r\n":1,"token":"%b',
+            b'HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\n{"a\r\n92\r\n":1,"token":"REDACTED',
+        ),
+        (
+            b'HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nwhat\r\n{"token":"%b"}',
+            b'HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nwhat\r\n{"token":"REDACTED"}',
+        ),
+    ],
+    ids=['head', 'malformed head', 'length', 'chunks', 'malformed chunks'],
+)  # fmt: skip
+def test_messages_that_end_early_or_are_malformed(octets: bytes, scrubbed: bytes) -> None:
+    before = exchange(head(b'GET / HTTP/1.1', b'host: a'), octets.replace(b'%b', SECRET))
+    after = Scrub().exchange(before)
+    assert after.response_octets == scrubbed
+    assert find_secrets(Recording([before]))
+    assert find_secrets(Recording([after])) == []
+    after = Scrub().exchange(exchange(octets.replace(b'HTTP/1.1 200 OK', b'PUT / HTTP/1.1').replace(b'%b', SECRET)))
+    assert SECRET not in after.request_octets
+
+
+CODED: dict[str, Callable[[bytes], bytes]] = {
+    'gzip': lambda body: gzip.compress(body, mtime=0),
+    'gzip, two members': lambda body: gzip.compress(body[:40], mtime=0) + gzip.compress(body[40:], mtime=0),
+    'gzip, cut off': lambda body: gzip.compress(body, mtime=0)[:-9],
+    'deflate': zlib.compress,
+    'deflate, raw': lambda body: zlib.compress(body)[2:-4],
+}
+
+
+@pytest.mark.parametrize('coding', CODED)
+def test_coded_bodies_are_coded_again(coding: str) -> None:
     body = b'{"password": "%b", "more": "%b"}' % (SECRET, b'a' * 1000)
-    coded = gzip.compress(body, mtime=0) if coding == b'gzip' else zlib.compress(body)
-    before = response(coded, b'content-type: application/json', b'content-encoding: ' + coding)
+    name = coding.partition(',')[0].encode()
+    before = response(CODED[coding](body), b'content-type: application/json', b'content-encoding: ' + name)
     after = Scrub().exchange(exchange(head(b'GET / HTTP/1.1', b'host: a'), before)).response_octets
-    plain = zlib.decompress(read(after)[1], 31 if coding == b'gzip' else 15)
-    assert plain == body.replace(SECRET, b'REDACTED')
+    plain = zlib.decompress(
+        read(after)[1], {'gzip': 31, 'deflate, raw': -15}.get(coding, 31 if name == b'gzip' else 15)
+    )
+    assert plain.startswith(b'{"password": "REDACTED", "more": "aaa')
+    assert plain == body.replace(SECRET, b'REDACTED') or coding == 'gzip, cut off'
 
 
 def test_coded_body_without_a_secret_stays_as_it_is() -> None:
@@ -252,7 +342,7 @@ def test_octets_that_are_no_message_are_left_alone_but_for_what_is_said() -> Non
         'Bearer ' + 'abcdefghijklmnop1234',
     ],
 )
-@pytest.mark.parametrize('place', ['field', 'body', 'gzip', 'chunked gzip', 'long', 'request'])
+@pytest.mark.parametrize('place', ['field', 'body', 'gzip', 'chunked gzip', 'chunks', 'long', 'request'])
 def test_what_looks_like_a_credential_is_found(tmp_path: Path, secret: str, place: str) -> None:
     octets = b'x ' + secret.encode() + b' y'
     request = head(b'GET / HTTP/1.1', b'host: a')
@@ -267,6 +357,10 @@ def test_what_looks_like_a_credential_is_found(tmp_path: Path, secret: str, plac
             coded = gzip.compress(octets)
             answer = head(b'HTTP/1.1 200 OK', b'content-encoding: gzip', b'transfer-encoding: chunked')
             answer += b'5\r\n%b\r\n%x\r\n%b\r\n0\r\n\r\n' % (coded[:5], len(coded) - 5, coded[5:])
+            answer = head(b'HTTP/1.1 103 Early Hints') + answer
+        case 'chunks':
+            answer = head(b'HTTP/1.1 200 OK', b'transfer-encoding: chunked')
+            answer += b'5\r\n%b\r\n%x\r\n%b\r\n0\r\n\r\n' % (octets[:5], len(octets) - 5, octets[5:])
         case 'long':
             answer = response(b'a ' * 1_500_000 + octets)
         case _:
