@@ -7,7 +7,6 @@ companion before a fixture is asked for. What the fixtures do is in lowhaio_test
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 

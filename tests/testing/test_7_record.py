@@ -104,11 +104,6 @@ async def test_exchanges_of_one_connection_are_apart(internet: FakeNetwork, tmp_
     assert [(exchange.connection, len(exchange.script)) for exchange in exchanges] == [(1, 2)] * 3
 
 
-def as_told(error: HttpDataError, end: Any) -> Any:
-    """How a connection ended, as far as the client can know: Python up to 3.12 tells a reset under TLS as an end."""
-    return Close(notify=False) if isinstance(error.__cause__, ssl.SSLEOFError) else end
-
-
 @pytest.mark.asyncio
 @pytest.mark.parametrize('url', ['http://api.example.com', API])
 @pytest.mark.parametrize('end', [Close(), Close(notify=False), Reset()], ids=['close', 'cut', 'reset'])
