@@ -2662,7 +2662,7 @@ class Reply:
     A content-length is added, unless the headers say how the body is framed: then it is sent as it is.
     """
 
-    __slots__ = ('_made', 'close', 'early', 'faults')
+    __slots__ = ('_made', 'early', 'faults')
 
     def __init__(
         self,
@@ -2685,7 +2685,6 @@ class Reply:
         if pieces is not None and segments is not None:
             raise ValueError('expected pieces of the body or segments of the reply, got both')
         self.early = early
-        self.close = close
         self.faults: tuple[Any, ...] = (faults,) if isinstance(faults, (Fault, type)) else tuple(faults)
         for fault in self.faults:
             if _checked_fault(fault).phase != 'reply':

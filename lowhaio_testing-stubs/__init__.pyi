@@ -411,7 +411,6 @@ class ReceivedRequest:
 
 class Reply:
     early: bool
-    close: bool
     faults: tuple[Any, ...]
     def __init__(
         self,

@@ -306,8 +306,9 @@ async def test_step_that_is_none_is_refused() -> None:
     net = FakeNetwork()
     net.server(URL).play([ExpectRequest(), Dance()])
     with _installed(net):
-        with pytest.raises(FakeNetworkError, match=r'expected a step of a script, got Dance\(\)'):
+        with pytest.raises(FakeNetworkError, match=r'expected a step of a script, got Dance\(\)') as raised:
             await get()
+    assert isinstance(raised.value.__cause__, TypeError)
 
 
 @pytest.mark.asyncio

@@ -675,6 +675,7 @@ async def test_real_network_is_blocked_with_an_explanation(fetch: Any, url: str,
         with pytest.raises(AssertionError) as failed:
             net.check()
         assert failed.value.__cause__ is raised.value
+        assert str(failed.value) == str(raised.value)
         assert net.problems() == [str(raised.value)]
 
 

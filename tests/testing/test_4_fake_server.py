@@ -757,6 +757,16 @@ async def test_early_reply_does_not_wait_for_the_body(server: FakeServer, fetch:
     assert (await fetch(API, b'POST', body=endless()))[0] == b'413'
 
 
+@pytest.mark.parametrize('expected', [{'body': b'12'}, {'json': 12}])
+@pytest.mark.asyncio
+async def test_early_reply_waits_for_a_body_that_is_expected(fetch: Any, expected: dict[str, Any]) -> None:
+    with unchecked() as server:
+        server.expect(b'POST', **expected).reply(early=True).always()
+        assert (await fetch(API, b'POST', body=streamed(b'12')))[0] == b'200'
+        with pytest.raises(UnexpectedRequest, match=r'\+ 13'):
+            await fetch(API, b'POST', body=streamed(b'13'))
+
+
 @pytest.mark.asyncio
 async def test_connection_goes_on_after_an_early_reply_once_the_body_has_come(lowhaio_network: FakeNetwork) -> None:
     # By hand: the client itself gives the connection up
