@@ -8097,14 +8097,15 @@ class _Run:
             if self.case.second and pool:
                 record.second, record.reused = await self._ask_second(got)
             if 'closed' in self.case.wire:
-                await asyncio.sleep(20 * world.gap)
-                for_second = {seen.peer.number for seen in world.second} - {seen.peer.number for seen in world.seen}
-                for peer in world.peers:
-                    if peer.number not in for_second:
+                for_second = {seen.peer for seen in world.second} - {seen.peer for seen in world.seen}
+                firsts = [peer for peer in world.peers if peer not in for_second]
+                for _ in range(200):  # a client on real sockets may take a moment
+                    await asyncio.sleep(world.gap)
+                    for peer in firsts:
                         peer.look_for_end()
-                record.left_open = [
-                    peer for peer in world.peers if peer.number not in for_second and not peer.ended and not peer.closed
-                ]
+                    record.left_open = [peer for peer in firsts if not peer.ended and not peer.closed]
+                    if not record.left_open:
+                        break
         finally:
             world.healed = True
             self._held.clear()
