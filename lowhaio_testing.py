@@ -89,7 +89,7 @@ from collections.abc import (
 )
 from types import FrameType, ModuleType
 from typing import Any, BinaryIO, ClassVar, NamedTuple, Protocol, overload, runtime_checkable
-from urllib.parse import parse_qsl, unquote_to_bytes
+from urllib.parse import parse_qsl, unquote_to_bytes, urlencode
 
 import lowhaio
 from lowhaio import Address, HttpDnsError, HttpError, HttpTlsError, Origin
