@@ -1555,6 +1555,8 @@ class Connection:
         except OSError as error:
             self.lost = self.error or self._failure(error, 'sending')
             outbox.clear()
+        if outbox and type(outbox[0]) is memoryview:  # the caller may fill the same buffer again for the next piece
+            outbox[0] = bytes(outbox[0])
         return self.lost is None
 
     def _send_some(self) -> int:

@@ -660,6 +660,23 @@ async def test_piece_may_change_once_it_was_taken(net: FakeNetwork) -> None:
     assert server.requests[0].body == b'some-data' + b'x' * 100_000
 
 
+async def test_buffer_that_is_filled_again_for_each_piece(net: FakeNetwork) -> None:
+    """Also where the socket takes a piece but for the last of it, which then waits for the next."""
+    server = net.server(HTTP)
+    server.expect().reply(body=b'ok')
+    buffer = bytearray(300_000)
+
+    async def body() -> AsyncIterator[Any]:
+        for octet in b'abcdef':
+            buffer[:] = bytes((octet,)) * len(buffer)
+            yield memoryview(buffer)
+
+    async with Pool() as request:
+        length = (b'content-length', b'%d' % (6 * len(buffer)))
+        assert await fetch(request, HTTP, b'POST', headers=(length,), body=body()) == b'ok'
+    assert server.requests[0].body == b''.join(bytes((octet,)) * len(buffer) for octet in b'abcdef')
+
+
 async def test_body_is_closed_after_all_of_it_was_taken_or_not(net: FakeNetwork) -> None:
     net.server(HTTP).expect().reply().always()
     async with Pool() as request:
