@@ -1169,8 +1169,9 @@ async def _awaiting(awaitable: Awaitable[_T]) -> _T:
 
 def _wait(awaited: Any, stop: asyncio.Future[None] | None) -> Generator[Any, None, BaseException | None]:
     """Wait until what a step awaits is done, or `stop` is. The result is what to throw into the step, if anything."""
-    if awaited is not None and stop is not None:
-        wake = stop.get_loop().create_future()
+    is_future = hasattr(awaited, '_asyncio_future_blocking')
+    if is_future and stop is not None and (loop := stop.get_loop()) is awaited.get_loop():
+        wake = loop.create_future()
 
         def on_done(_: object) -> None:
             if not wake.done():
@@ -1183,16 +1184,17 @@ def _wait(awaited: Any, stop: asyncio.Future[None] | None) -> Generator[Any, Non
             yield from wake
             return None
         except BaseException as error:
-            # A task that is cancelled cancels what it awaits, and waits for that to end: so do we.
-            if not isinstance(error, asyncio.CancelledError) or not awaited.cancel():
+            # A task that is cancelled cancels what it awaits, and waits for that to end: so do we. The message has to
+            # get through: AnyIO knows its own cancellations by it.
+            if not isinstance(error, asyncio.CancelledError) or not awaited.cancel(*error.args):
                 return error
         finally:
             awaited.remove_done_callback(on_done)
             stop.remove_done_callback(on_done)
-    if awaited is not None:
+    if is_future:
         awaited._asyncio_future_blocking = True
     try:
-        yield awaited
+        yield awaited  # what isn't a future of this loop, the task says what is wrong with
         return None
     except BaseException as error:
         return error
@@ -1201,7 +1203,7 @@ def _wait(awaited: Any, stop: asyncio.Future[None] | None) -> Generator[Any, Non
 @types.coroutine
 def _drive(step: Any, stop: asyncio.Future[None], awaited: Any = _NOT_STARTED) -> Generator[Any, None, Any]:
     """Run a coroutine by hand, inside the current task, until it ends or `stop` is done; in the latter case it is
-    unwound by a CancelledError, and the result is _STOPPED. This is what a second task would be needed for otherwise.
+    cancelled as a task would be, and the result is _STOPPED. This is what a second task would be needed for otherwise.
 
     `awaited` is what it waits for, if it has been stepped already.
     """
@@ -1220,6 +1222,8 @@ def _drive(step: Any, stop: asyncio.Future[None], awaited: Any = _NOT_STARTED) -
                 raise
             if error is None and not stopped and stop.done() and (awaited is None or not awaited.done()):
                 stopped = True
+                if awaited is not None and awaited.cancel():
+                    continue  # what it awaits may be a task, or be waited for by others, who have to know
                 error = asyncio.CancelledError()
         try:
             awaited = step.send(None) if error is None else step.throw(error)

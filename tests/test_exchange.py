@@ -511,6 +511,26 @@ async def test_body_that_awaits_anything(net: FakeNetwork) -> None:
     assert server.requests[0].body == b'futuretaskawaitable'
 
 
+@pytest.mark.parametrize('kind', ['a future of another loop', 'no future'])
+async def test_body_that_awaits_what_no_task_can(net: FakeNetwork, kind: str) -> None:
+    """It is told so, by the task itself, rather than to wait for ever."""
+    net.server(HTTP).play(Script(Expect(CHUNKED_POST), FOR_EVER))
+    other = asyncio.new_event_loop()
+
+    class Odd:
+        def __await__(self) -> Any:
+            yield other.create_future() if kind == 'a future of another loop' else 'odd'
+
+    async def body() -> AsyncIterator[bytes]:
+        await Odd()
+        yield b'never'
+
+    async with Pool() as request:
+        with pytest.raises(RuntimeError, match=r'attached to a different loop|bad yield'):
+            await request(b'POST', HTTP, body=body())
+    other.close()
+
+
 async def test_body_that_uses_timeouts_and_tasks_of_its_own(net: FakeNetwork) -> None:
     """It runs in the caller's task, so that whatever depends on the task works."""
     server = net.server(HTTP)
@@ -886,6 +906,23 @@ async def test_server_that_goes_away_while_the_body_is_suspended(net: FakeNetwor
         with pytest.raises(HttpConnectionClosedError):
             await request(b'POST', url, body=body)
     assert body.cancelled
+
+
+async def test_tasks_that_the_body_awaits_are_cancelled_with_it(net: FakeNetwork) -> None:
+    """As they are where a task is cancelled."""
+    net.server(HTTP).play(Script(Expect(CHUNKED_POST), TOO_LARGE, FOR_EVER))
+    made: list[asyncio.Task[None]] = []
+
+    async def body() -> AsyncIterator[bytes]:
+        made.extend(asyncio.create_task(for_ever()) for _ in range(3))
+        await asyncio.gather(*made[:2])
+        yield b'never'
+
+    async with Pool() as request:
+        response = await request(b'POST', HTTP, body=body())
+        assert response.code == b'413'
+    assert [task.cancelled() for task in made] == [True, True, False]
+    made[2].cancel()
 
 
 async def test_body_that_will_not_stop(net: FakeNetwork) -> None:
