@@ -2113,10 +2113,10 @@ class Body:
         connection.close()
 
     async def aclose(self) -> None:
-        """Leave the rest unread: the connection is closed, unless the body had ended."""
+        """Leave the rest unread: the connection is closed, unless the body had ended. Who still reads it fails."""
         connection, self._connection, self._piece = self._connection, None, b''
         if connection is not None:
-            connection.close()
+            connection.abort(HttpConnectionClosedError('expected a whole body: it was closed while it was read'))
 
     def hurry(self, seconds: float) -> None:
         """Wait for no octet longer than that; nor at all if the connection couldn't be used again anyway."""

@@ -1117,6 +1117,17 @@ async def test_leaving_a_body_closes_its_connection(net: FakeNetwork) -> None:
         assert not net.connections[1].is_open
 
 
+async def test_leaving_a_body_that_another_task_reads(net: FakeNetwork) -> None:
+    net.server(HTTP).play(Script(ExpectRequest(), OK[:-1], FOR_EVER))
+    async with Pool() as request:
+        body = (await request(b'GET', HTTP)).body
+        reading = asyncio.create_task(buffered(body))
+        await settle()
+        await body.aclose()
+        with pytest.raises(HttpConnectionClosedError, match='it was closed while it was read'):
+            await reading
+
+
 async def test_body_that_has_come_whole_needs_no_reader(net: FakeNetwork) -> None:
     """Its connection is free at once, and what has come can be read later."""
     net.server(HTTP).play(answering(OK, reply(b'2')))
