@@ -2022,7 +2022,11 @@ async def _dial(
     sock, address = connected
     connection = Connection(sock, origin, address, timeout, bufsize)
     try:
-        await network.prepare(connection, origin)
+        try:
+            await network.prepare(connection, origin)
+        except HttpDataError as error:  # of an exchange with a proxy, say: nothing of the request was sent
+            kind = HttpConnectTimeoutError if isinstance(error, TimeoutError) else HttpConnectionError
+            raise kind(f'expected {connection!r} to be prepared, got {error}') from error
         if origin.scheme == 'https':
             context = network.ssl_context(origin, get_ssl_context())
             await connection.start_tls(context, origin.host.removesuffix('.').partition('%')[0])
