@@ -2608,7 +2608,6 @@ class _Lane:
             self.vacate()
             raise
         connection.lane = weakref.ref(self)
-        connection.generation = self._generation
         self.connections.add(connection)
         return connection
 

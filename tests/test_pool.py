@@ -958,6 +958,20 @@ async def test_connection_in_use_is_retired_when_it_is_free(net: FakeNetwork, cl
 
 
 @pytest.mark.asyncio_loop_only
+async def test_address_that_has_gone_while_it_was_connected_to(net: FakeNetwork, clock: VirtualTime) -> None:
+    net.server(HTTP, addresses=[ONE, TWO]).expect().reply(body=b'ok').always()
+    net.dns('a.test', [ONE], [TWO], ttl=5)
+    net.address(ONE, 6.0)
+    async with Pool() as request:
+        first = asyncio.create_task(fetch(request, HTTP))
+        await asyncio.sleep(5.5)
+        assert await fetch(request, HTTP) == b'ok'
+        assert await first == b'ok'
+        await settle()
+        assert {connection.address: connection.is_open for connection in net.connections} == {ONE: False, TWO: True}
+
+
+@pytest.mark.asyncio_loop_only
 async def test_failed_renewal_keeps_a_live_connection(net: FakeNetwork, clock: VirtualTime) -> None:
     net.server(HTTP).expect().reply(body=b'ok').always()
     net.dns('a.test', ONE, ttl=5)
