@@ -381,7 +381,7 @@ class _FieldNames(dict[bytes, bytes]):
         if len(name) <= 64:
             if len(self) >= 1_024:
                 self.clear()
-            self[name] = lower
+            self[bytes(name)] = lower  # a memoryview would keep all that it is of
         return lower
 
 
@@ -496,6 +496,8 @@ def _tokens(value: bytes) -> list[bytes]:
 def check_method(method: bytes, fields: RequestFields) -> None:
     """Raise HttpRequestError for a method that isn't a token, isn't offered, or is given what it mustn't carry."""
     try:
+        if not isinstance(method, bytes):
+            raise TypeError
         _FIELD_NAMES[method]  # a method and a field name are both tokens
     except (TypeError, ValueError):
         raise HttpRequestError(f'expected the method as bytes, a token such as GET, got {_shown(method)}') from None
@@ -2892,6 +2894,9 @@ def Pool(
     for name, value in limits:
         if not isinstance(value, int) or value < 1:
             raise HttpRequestError(f'expected {name} as an int of at least 1, got {value!r}')
+    kept: Any = keep_alive_timeout
+    if not (isinstance(kept, (int, float)) and kept >= 0):
+        raise HttpRequestError(f'expected keep_alive_timeout in seconds from 0, got {kept!r}')
     _check_timeout(socket_timeout)
 
     default_timeout = socket_timeout
