@@ -381,7 +381,7 @@ class _FieldNames(dict[bytes, bytes]):
         if len(name) <= 64:
             if len(self) >= 1_024:
                 self.clear()
-            self[name] = lower
+            self[bytes(name)] = lower  # a memoryview would keep all that it is of
         return lower
 
 
@@ -496,6 +496,8 @@ def _tokens(value: bytes) -> list[bytes]:
 def check_method(method: bytes, fields: RequestFields) -> None:
     """Raise HttpRequestError for a method that isn't a token, isn't offered, or is given what it mustn't carry."""
     try:
+        if not isinstance(method, bytes):
+            raise TypeError
         _FIELD_NAMES[method]  # a method and a field name are both tokens
     except (TypeError, ValueError):
         raise HttpRequestError(f'expected the method as bytes, a token such as GET, got {_shown(method)}') from None
@@ -1169,8 +1171,9 @@ async def _awaiting(awaitable: Awaitable[_T]) -> _T:
 
 def _wait(awaited: Any, stop: asyncio.Future[None] | None) -> Generator[Any, None, BaseException | None]:
     """Wait until what a step awaits is done, or `stop` is. The result is what to throw into the step, if anything."""
-    if awaited is not None and stop is not None:
-        wake = stop.get_loop().create_future()
+    is_future = hasattr(awaited, '_asyncio_future_blocking')
+    if is_future and stop is not None and (loop := stop.get_loop()) is awaited.get_loop():
+        wake = loop.create_future()
 
         def on_done(_: object) -> None:
             if not wake.done():
@@ -1183,16 +1186,17 @@ def _wait(awaited: Any, stop: asyncio.Future[None] | None) -> Generator[Any, Non
             yield from wake
             return None
         except BaseException as error:
-            # A task that is cancelled cancels what it awaits, and waits for that to end: so do we.
-            if not isinstance(error, asyncio.CancelledError) or not awaited.cancel():
+            # A task that is cancelled cancels what it awaits, and waits for that to end: so do we. The message has to
+            # get through: AnyIO knows its own cancellations by it.
+            if not isinstance(error, asyncio.CancelledError) or not awaited.cancel(*error.args):
                 return error
         finally:
             awaited.remove_done_callback(on_done)
             stop.remove_done_callback(on_done)
-    if awaited is not None:
+    if is_future:
         awaited._asyncio_future_blocking = True
     try:
-        yield awaited
+        yield awaited  # what isn't a future of this loop, the task says what is wrong with
         return None
     except BaseException as error:
         return error
@@ -1201,7 +1205,7 @@ def _wait(awaited: Any, stop: asyncio.Future[None] | None) -> Generator[Any, Non
 @types.coroutine
 def _drive(step: Any, stop: asyncio.Future[None], awaited: Any = _NOT_STARTED) -> Generator[Any, None, Any]:
     """Run a coroutine by hand, inside the current task, until it ends or `stop` is done; in the latter case it is
-    unwound by a CancelledError, and the result is _STOPPED. This is what a second task would be needed for otherwise.
+    cancelled as a task would be, and the result is _STOPPED. This is what a second task would be needed for otherwise.
 
     `awaited` is what it waits for, if it has been stepped already.
     """
@@ -1220,6 +1224,8 @@ def _drive(step: Any, stop: asyncio.Future[None], awaited: Any = _NOT_STARTED) -
                 raise
             if error is None and not stopped and stop.done() and (awaited is None or not awaited.done()):
                 stopped = True
+                if awaited is not None and awaited.cancel():
+                    continue  # what it awaits may be a task, or be waited for by others, who have to know
                 error = asyncio.CancelledError()
         try:
             awaited = step.send(None) if error is None else step.throw(error)
@@ -1555,6 +1561,8 @@ class Connection:
         except OSError as error:
             self.lost = self.error or self._failure(error, 'sending')
             outbox.clear()
+        if outbox and type(outbox[0]) is memoryview:  # the caller may fill the same buffer again for the next piece
+            outbox[0] = bytes(outbox[0])
         return self.lost is None
 
     def _send_some(self) -> int:
@@ -2016,7 +2024,11 @@ async def _dial(
     sock, address = connected
     connection = Connection(sock, origin, address, timeout, bufsize)
     try:
-        await network.prepare(connection, origin)
+        try:
+            await network.prepare(connection, origin)
+        except HttpDataError as error:  # of an exchange with a proxy, say: nothing of the request was sent
+            kind = HttpConnectTimeoutError if isinstance(error, TimeoutError) else HttpConnectionError
+            raise kind(f'expected {connection!r} to be prepared, got {error}') from error
         if origin.scheme == 'https':
             context = network.ssl_context(origin, get_ssl_context())
             await connection.start_tls(context, origin.host.removesuffix('.').partition('%')[0])
@@ -2107,10 +2119,10 @@ class Body:
         connection.close()
 
     async def aclose(self) -> None:
-        """Leave the rest unread: the connection is closed, unless the body had ended."""
+        """Leave the rest unread: the connection is closed, unless the body had ended. Who still reads it fails."""
         connection, self._connection, self._piece = self._connection, None, b''
         if connection is not None:
-            connection.close()
+            connection.abort(HttpConnectionClosedError('expected a whole body: it was closed while it was read'))
 
     def hurry(self, seconds: float) -> None:
         """Wait for no octet longer than that; nor at all if the connection couldn't be used again anyway."""
@@ -2598,7 +2610,6 @@ class _Lane:
             self.vacate()
             raise
         connection.lane = weakref.ref(self)
-        connection.generation = self._generation
         self.connections.add(connection)
         return connection
 
@@ -2883,6 +2894,9 @@ def Pool(
     for name, value in limits:
         if not isinstance(value, int) or value < 1:
             raise HttpRequestError(f'expected {name} as an int of at least 1, got {value!r}')
+    kept: Any = keep_alive_timeout
+    if not (isinstance(kept, (int, float)) and kept >= 0):
+        raise HttpRequestError(f'expected keep_alive_timeout in seconds from 0, got {kept!r}')
     _check_timeout(socket_timeout)
 
     default_timeout = socket_timeout

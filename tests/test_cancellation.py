@@ -11,6 +11,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 
+import anyio
 import pytest
 import pytest_asyncio
 from netkit import (
@@ -278,6 +279,24 @@ async def test_cancellation_reaches_what_the_body_iterator_awaits_and_waits_for_
                 await task
             assert inner_ended
             assert body.cancelled
+
+
+async def test_cancel_scope_of_anyio_around_a_body_that_is_stepped_by_hand() -> None:
+    """It knows the CancelledError that is its own by the message."""
+
+    async def body() -> AsyncIterator[bytes]:
+        await anyio.sleep(100)
+        yield b'never'
+
+    task = asyncio.current_task()
+    assert task is not None
+    with network() as fake:
+        fake.server(HTTP).play(Script(FOR_EVER))
+        async with Pool() as request:
+            with anyio.move_on_after(1) as scope:
+                await request(b'POST', HTTP, body=body())
+        assert scope.cancelled_caught
+        assert task.cancelling() == 0
 
 
 async def test_a_second_cancellation_while_the_body_iterator_is_being_closed() -> None:

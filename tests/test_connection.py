@@ -392,8 +392,11 @@ async def test_prepare_that_sends_to_who_has_gone(net: FakeNetwork) -> None:
 
     net.server(HTTP).play(Script(Expect(b'x' * 50_000), Reset()))
     async with Pool(network=preparing(prepare)) as request:
-        with pytest.raises(HttpConnectionClosedError, match='while sending'):
+        with pytest.raises(
+            lowhaio.HttpConnectionError, match='to be prepared, got the connection ended while'
+        ) as caught:
             await request(b'GET', HTTP)
+    assert isinstance(caught.value.__cause__, HttpConnectionClosedError)
 
 
 @pytest.mark.asyncio_loop_only
@@ -403,8 +406,9 @@ async def test_prepare_is_timed(net: FakeNetwork, clock: VirtualTime) -> None:
 
     net.server(HTTP).play(Script(FOR_EVER))
     async with Pool(network=preparing(prepare), socket_timeout=4) as request:
-        with pytest.raises(HttpTimeoutError, match='within 4 s while receiving'):
+        with pytest.raises(lowhaio.HttpConnectTimeoutError, match='within 4 s while receiving') as caught:
             await request(b'GET', HTTP)
+    assert isinstance(caught.value.__cause__, HttpTimeoutError)
     assert clock.elapsed == 4
 
 

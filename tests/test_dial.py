@@ -753,6 +753,31 @@ async def test_resolvers_own_timeout_leaves_no_request_to_cancel() -> None:
         assert clock.elapsed == 1.5
 
 
+@pytest.mark.asyncio_loop_only
+async def test_look_up_that_ran_out_of_time_holds_up_no_other() -> None:
+    """Those of one name wait for each other in the resolver: who has given up must not be the next."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent, virtual_time() as clock:
+        silent.bind(('127.0.0.1', 0))
+
+        async def nameservers(_: Any, __: Any) -> AsyncIterator[Any]:
+            yield (5, silent.getsockname())
+
+        def make(**kwargs: Any) -> Any:
+            return aiodnsresolver.Resolver(**{**kwargs, 'get_nameservers': nameservers})
+
+        async with Pool(get_dns_resolver=make, socket_timeout=60) as request:
+            first = asyncio.create_task(request(b'GET', 'http://a.test'))
+            await settle()
+            with pytest.raises(HttpDnsError, match=r'within 1\.0 s'):
+                await request(b'GET', 'http://a.test', socket_timeout=1)
+            first.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await first
+            with pytest.raises(HttpDnsError, match='DnsTimeout'):
+                await request(b'GET', 'http://a.test')
+        assert clock.elapsed == 1 + 5
+
+
 # -- loops without add_reader --
 
 

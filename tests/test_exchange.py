@@ -511,6 +511,26 @@ async def test_body_that_awaits_anything(net: FakeNetwork) -> None:
     assert server.requests[0].body == b'futuretaskawaitable'
 
 
+@pytest.mark.parametrize('kind', ['a future of another loop', 'no future'])
+async def test_body_that_awaits_what_no_task_can(net: FakeNetwork, kind: str) -> None:
+    """It is told so, by the task itself, rather than to wait for ever."""
+    net.server(HTTP).play(Script(Expect(CHUNKED_POST), FOR_EVER))
+    other = asyncio.new_event_loop()
+
+    class Odd:
+        def __await__(self) -> Any:
+            yield other.create_future() if kind == 'a future of another loop' else 'odd'
+
+    async def body() -> AsyncIterator[bytes]:
+        await Odd()
+        yield b'never'
+
+    async with Pool() as request:
+        with pytest.raises(RuntimeError, match=r'attached to a different loop|bad yield'):
+            await request(b'POST', HTTP, body=body())
+    other.close()
+
+
 async def test_body_that_uses_timeouts_and_tasks_of_its_own(net: FakeNetwork) -> None:
     """It runs in the caller's task, so that whatever depends on the task works."""
     server = net.server(HTTP)
@@ -658,6 +678,23 @@ async def test_piece_may_change_once_it_was_taken(net: FakeNetwork) -> None:
     async with Pool() as request:
         assert await fetch(request, HTTP, b'POST', body=body()) == b'ok'
     assert server.requests[0].body == b'some-data' + b'x' * 100_000
+
+
+async def test_buffer_that_is_filled_again_for_each_piece(net: FakeNetwork) -> None:
+    """Also where the socket takes a piece but for the last of it, which then waits for the next."""
+    server = net.server(HTTP)
+    server.expect().reply(body=b'ok')
+    buffer = bytearray(300_000)
+
+    async def body() -> AsyncIterator[Any]:
+        for octet in b'abcdef':
+            buffer[:] = bytes((octet,)) * len(buffer)
+            yield memoryview(buffer)
+
+    async with Pool() as request:
+        length = (b'content-length', b'%d' % (6 * len(buffer)))
+        assert await fetch(request, HTTP, b'POST', headers=(length,), body=body()) == b'ok'
+    assert server.requests[0].body == b''.join(bytes((octet,)) * len(buffer) for octet in b'abcdef')
 
 
 async def test_body_is_closed_after_all_of_it_was_taken_or_not(net: FakeNetwork) -> None:
@@ -871,6 +908,23 @@ async def test_server_that_goes_away_while_the_body_is_suspended(net: FakeNetwor
     assert body.cancelled
 
 
+async def test_tasks_that_the_body_awaits_are_cancelled_with_it(net: FakeNetwork) -> None:
+    """As they are where a task is cancelled."""
+    net.server(HTTP).play(Script(Expect(CHUNKED_POST), TOO_LARGE, FOR_EVER))
+    made: list[asyncio.Task[None]] = []
+
+    async def body() -> AsyncIterator[bytes]:
+        made.extend(asyncio.create_task(for_ever()) for _ in range(3))
+        await asyncio.gather(*made[:2])
+        yield b'never'
+
+    async with Pool() as request:
+        response = await request(b'POST', HTTP, body=body())
+        assert response.code == b'413'
+    assert [task.cancelled() for task in made] == [True, True, False]
+    made[2].cancel()
+
+
 async def test_body_that_will_not_stop(net: FakeNetwork) -> None:
     """A generator that takes its time to clean up has it; what it yields then goes nowhere."""
     net.server(HTTP).play(Script(Expect(CHUNKED_POST), TOO_LARGE, FOR_EVER))
@@ -1061,6 +1115,17 @@ async def test_leaving_a_body_closes_its_connection(net: FakeNetwork) -> None:
         async with (await request(b'GET', HTTP)).body as body:
             assert await anext(body) == b'o'
         assert not net.connections[1].is_open
+
+
+async def test_leaving_a_body_that_another_task_reads(net: FakeNetwork) -> None:
+    net.server(HTTP).play(Script(ExpectRequest(), OK[:-1], FOR_EVER))
+    async with Pool() as request:
+        body = (await request(b'GET', HTTP)).body
+        reading = asyncio.create_task(buffered(body))
+        await settle()
+        await body.aclose()
+        with pytest.raises(HttpConnectionClosedError, match='it was closed while it was read'):
+            await reading
 
 
 async def test_body_that_has_come_whole_needs_no_reader(net: FakeNetwork) -> None:

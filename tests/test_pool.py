@@ -122,6 +122,9 @@ async def test_arguments_by_position(net: FakeNetwork) -> None:
         ({'recv_bufsize': 0}, 'expected recv_bufsize as an int of at least 1, got 0'),
         ({'max_header_length': -1}, 'expected max_header_length as an int of at least 1, got -1'),
         ({'max_connections': 0}, 'expected max_connections as an int of at least 1, got 0'),
+        ({'keep_alive_timeout': None}, 'expected keep_alive_timeout in seconds from 0, got None'),
+        ({'keep_alive_timeout': -1}, 'expected keep_alive_timeout in seconds from 0, got -1'),
+        ({'keep_alive_timeout': math.nan}, 'expected keep_alive_timeout in seconds from 0, got nan'),
         ({'socket_timeout': 0}, 'expected socket_timeout in seconds above 0, or None, got 0'),
         ({'socket_timeout': math.nan}, 'expected socket_timeout in seconds above 0, or None, got nan'),
         ({'recv_bufsize': None}, 'expected recv_bufsize as an int of at least 1, got None'),
@@ -955,6 +958,20 @@ async def test_connection_in_use_is_retired_when_it_is_free(net: FakeNetwork, cl
         assert await first == b'ok', 'it was not disturbed'
         await settle()
         assert [connection.is_open for connection in net.connections] == [False, True]
+
+
+@pytest.mark.asyncio_loop_only
+async def test_address_that_has_gone_while_it_was_connected_to(net: FakeNetwork, clock: VirtualTime) -> None:
+    net.server(HTTP, addresses=[ONE, TWO]).expect().reply(body=b'ok').always()
+    net.dns('a.test', [ONE], [TWO], ttl=5)
+    net.address(ONE, 6.0)
+    async with Pool() as request:
+        first = asyncio.create_task(fetch(request, HTTP))
+        await asyncio.sleep(5.5)
+        assert await fetch(request, HTTP) == b'ok'
+        assert await first == b'ok'
+        await settle()
+        assert {connection.address: connection.is_open for connection in net.connections} == {ONE: False, TWO: True}
 
 
 @pytest.mark.asyncio_loop_only

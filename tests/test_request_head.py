@@ -275,7 +275,9 @@ def test_method_is_a_token_whatever_the_octet() -> None:
                 check_method(method, NO_FIELDS)
 
 
-@pytest.mark.parametrize('method', [b'', 'GET', None, 5, ['GET'], bytearray(b'GET'), b'GET / HTTP/1.1\r\nevil: 1\r\n'])
+@pytest.mark.parametrize(
+    'method', [b'', 'GET', None, 5, ['GET'], bytearray(b'GET'), memoryview(b'GET'), b'GET / HTTP/1.1\r\nevil: 1\r\n']
+)
 def test_method_that_is_none_is_refused(method: Any) -> None:
     with pytest.raises(HttpRequestError, match='the method as bytes, a token'):
         check_method(method, NO_FIELDS)
@@ -352,6 +354,12 @@ def test_any_input_is_refused_or_read_as_it_was_meant(method: bytes, headers: li
     assert (event.method, event.target) == (method, b'/t')
     kept = [(name, value) for name, value in event.headers if name not in (b'content-length', b'transfer-encoding')]
     assert kept == [field for field in expected if field[0] not in (b'content-length', b'transfer-encoding')]
+
+
+def test_name_is_remembered_without_what_it_is_a_part_of() -> None:
+    part: Any = memoryview(b'x-part of a large buffer')[:6]
+    assert encode_fields(((part, b'1'),)).encoded == b'x-part: 1\r\n'
+    assert {type(name) for name in lowhaio._FIELD_NAMES} == {bytes}
 
 
 def test_names_seen_before_are_remembered_in_bounded_space() -> None:
