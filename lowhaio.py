@@ -1169,10 +1169,12 @@ async def _awaiting(awaitable: Awaitable[_T]) -> _T:
     return await awaitable
 
 
-def _wait(awaited: Any, stop: asyncio.Future[None] | None) -> Generator[Any, None, BaseException | None]:
-    """Wait until what a step awaits is done, or `stop` is. The result is what to throw into the step, if anything."""
+def _wait(awaited: Any, stop: asyncio.Future[None], stopped: bool) -> Generator[Any, None, BaseException | None]:
+    """Wait until what a step awaits is done, or `stop` is, unless it has been told of that. The result is what to throw
+    into the step, if anything.
+    """
     is_future = hasattr(awaited, '_asyncio_future_blocking')
-    if is_future and stop is not None and (loop := stop.get_loop()) is awaited.get_loop():
+    if is_future and (loop := stop.get_loop()) is awaited.get_loop():
         wake = loop.create_future()
 
         def on_done(_: object) -> None:
@@ -1181,7 +1183,8 @@ def _wait(awaited: Any, stop: asyncio.Future[None] | None) -> Generator[Any, Non
 
         awaited._asyncio_future_blocking = False
         awaited.add_done_callback(on_done)
-        stop.add_done_callback(on_done)
+        if not stopped:
+            stop.add_done_callback(on_done)
         try:
             yield from wake
             return None
@@ -1217,7 +1220,7 @@ def _drive(step: Any, stop: asyncio.Future[None], awaited: Any = _NOT_STARTED) -
     while True:
         if awaited is not _NOT_STARTED:
             try:
-                error = yield from _wait(awaited, None if stopped else stop)
+                error = yield from _wait(awaited, stop, stopped)
             except GeneratorExit:  # nobody waits any more: the step is told, which throwing does in every Python
                 with contextlib.suppress(Exception, GeneratorExit):
                     step.throw(GeneratorExit())
@@ -1474,12 +1477,12 @@ class Connection:
             raise HttpRequestError('expected one reader of a body at a time')
         if self.closed:
             raise self.error or HttpConnectionClosedError(f'expected an open connection, got {self!r}')
-        if self._pending is not None and self._pending() and (data := self.receive_now()) is not None:
+        if (
+            (self._pending is not None and self._pending())
+            # After an error libuv, unlike asyncio, tells no more of a socket, though octets may be left in it
+            or (not self._is_asyncio and any(event & _FAILED_OR_ENDED for _, event in self._poll(0)))
+        ) and (data := self.receive_now()) is not None:
             return data
-        # After an error libuv, unlike asyncio, tells no more of a socket, though octets may be left in it
-        if not self._is_asyncio and any(event & _FAILED_OR_ENDED for _, event in self._poll(0)):
-            if (data := self.receive_now()) is not None:
-                return data
         if not self._reading:
             self._listen_again()
         waiter: asyncio.Future[bytes] = asyncio.Future(loop=self._loop)

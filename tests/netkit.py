@@ -6,10 +6,12 @@ The servers are those of lowhaio_testing: real sockets and real TLS, played by c
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import math
 import os
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from typing import Any
 
@@ -77,6 +79,22 @@ async def pieces(*of: Any) -> AsyncIterator[bytes]:
     """A body that never suspends."""
     for piece in of:
         yield piece
+
+
+async def on_uvloop(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run it to its end on uvloop, in a thread of its own, whichever loop the tests are run on."""
+    uvloop = pytest.importorskip('uvloop')
+    outcome: concurrent.futures.Future[None] = concurrent.futures.Future()
+
+    def run() -> None:
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                outcome.set_result(runner.run(main()))
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    await asyncio.wrap_future(outcome)
 
 
 async def slow_pieces(*of: bytes) -> AsyncIterator[bytes]:

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import logging
 import math
-import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -24,6 +23,7 @@ from netkit import (
     answering,
     fetch,
     forget_scripts,
+    on_uvloop,
     pieces,
     reply,
     settle,
@@ -1253,9 +1253,6 @@ async def test_resolver_adapter_of_the_caller() -> None:
 
 @pytest.mark.parametrize('url', BOTH)
 async def test_on_uvloop(url: str) -> None:
-    uvloop = pytest.importorskip('uvloop')
-    outcome: list[Any] = []
-
     async def main() -> None:
         with network() as net:
             server = net.server(url)
@@ -1264,15 +1261,7 @@ async def test_on_uvloop(url: str) -> None:
             async with Pool(keep_alive_timeout=math.inf) as request:
                 for _ in range(3):
                     assert await fetch(request, url) == b'ok'
-                outcome.append(await fetch(request, url, b'POST', body=Body(*[b'x' * 100_000] * 5)))
+                assert await fetch(request, url, b'POST', body=Body(*[b'x' * 100_000] * 5)) == b'ok'
             await settle()
 
-    def run() -> None:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(main())
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    while thread.is_alive():
-        await asyncio.sleep(0.001)
-    assert outcome == [b'ok']
+    await on_uvloop(main)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 import trustme
+from netkit import on_uvloop
 from wire import Peer, hard_limit, serve
 
 import lowhaio
@@ -23,8 +24,9 @@ def ends() -> Iterator[None]:
         yield
 
 
+@pytest.mark.parametrize('loop', ['ours', 'uvloop'])
 @pytest.mark.parametrize('scheme', ['http', 'https'])
-async def test_octets_before_a_reset_are_read_and_the_reset_is_noticed_at_once(scheme: str) -> None:
+async def test_octets_before_a_reset_are_read_and_the_reset_is_noticed_at_once(scheme: str, loop: str) -> None:
     """uvloop tells of a socket in error only once, however much there is to read."""
     authority = trustme.CA()
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -40,7 +42,7 @@ async def test_octets_before_a_reset_are_read_and_the_reset_is_noticed_at_once(s
         peer.reset()
         was_reset.set()
 
-    with serve(script, tls=tls if scheme == 'https' else None) as server:
+    async def main() -> None:
         context = ssl.create_default_context(cadata=authority.cert_pem.bytes().decode())
         async with lowhaio.Pool(get_ssl_context=lambda: context, recv_bufsize=1_000, socket_timeout=5) as request:
             _, _, body = await request(b'GET', server.origin)
@@ -51,6 +53,9 @@ async def test_octets_before_a_reset_are_read_and_the_reset_is_noticed_at_once(s
                     async for piece in body:
                         received += len(piece)
             assert received == len(sent)
+
+    with serve(script, tls=tls if scheme == 'https' else None) as server:
+        await (on_uvloop(main) if loop == 'uvloop' else main())
 
 
 async def test_a_reset_while_idle_costs_the_next_request_nothing() -> None:
