@@ -2578,7 +2578,9 @@ class _Lane:
         return connection
 
     async def obtain(self, fresh: bool, timeout: float | None, get_logger_adapter: LoggerAdapterFactory) -> Connection:
-        """A connection: an idle one (unless `fresh`), a new one, or, when there are too many, in turn."""
+        """A connection: an idle one, a new one, or, when there are too many, in turn. `fresh` is for who had one that
+        turned out to be dead: this one has to be new, and they are the first in the queue.
+        """
         if self.idle and not fresh and self._is_expired():
             await self._renew(timeout, get_logger_adapter)
         if self.idle and not self._waiters:
@@ -2588,7 +2590,7 @@ class _Lane:
                 return connection
             connection.close()  # its slot is wanted
         if self._waiters or self.size >= self._settings.limit:
-            granted = await self._turn()
+            granted = await self._turn(fresh)
             if granted is not None:
                 if not fresh:
                     return granted
@@ -2663,13 +2665,15 @@ class _Lane:
 
     # -- the queue --
 
-    async def _turn(self) -> Connection | None:
+    async def _turn(self, first: bool) -> Connection | None:
         """Wait for a connection, or for a slot to open one in (None). What is granted to who gave up goes on."""
         waiter: asyncio.Future[Connection | None] = self._loop.create_future()
         patience = self._settings.socket_timeout
         if not self._waiters:
             self._moved_at = self._loop.time()
         self._waiters[waiter] = None
+        if first:
+            self._waiters.move_to_end(waiter, last=False)
         if self._stuck_timer is None and patience is not None:
             self._stuck_timer = self._loop.call_later(patience, self._on_stuck, patience)
         try:
@@ -3014,7 +3018,7 @@ def Pool(
         if adapting is not get_logger_adapter_default or _logger.isEnabledFor(logging.INFO):
             log = adapting(_log_extra(method, url))
             log.info('%s', 'Requesting')  # the adapter escapes for formatting, which is done only with an argument
-        retried = False
+        retried = fresh = False
         while True:
             if message is not None:
                 message.open()
@@ -3031,7 +3035,7 @@ def Pool(
                     if connection is None:
                         make_resolving = get_resolver_logger_adapter or make_resolver_adapter
                         get_resolving = functools.partial(_resolving_adapter, make_resolving, method, url)
-                        connection = await obtain(lane, retried, timeout, get_resolving)
+                        connection = await obtain(lane, fresh, timeout, get_resolving)
                     connection.timeout = timeout
                     if message is not None:
                         head = message.head(lane)
@@ -3039,6 +3043,7 @@ def Pool(
                     if connection.is_quiet():  # the last look before writing
                         break
                     connection.close()
+                    fresh = True
                     if connection.error is not None:
                         raise connection.error
                     if not reused:
@@ -3072,7 +3077,7 @@ def Pool(
                 ):
                     if log is not None:
                         log.info('Repeating on a fresh connection: %s', error)
-                    retried = True
+                    retried = fresh = True
                     continue
                 raise
             if log is not None:
