@@ -1492,6 +1492,10 @@ class Connection:
         finally:
             self._receiving = None
 
+    def is_awaited(self) -> bool:
+        """Whether somebody waits in `receive`."""
+        return self._receiving is not None
+
     def receive_now(self) -> bytes | None:
         """The octets that are there already, or None. Raises as `receive` does."""
         if self.closed:
@@ -2122,7 +2126,10 @@ class Body:
         """Leave the rest unread: the connection is closed, unless the body had ended. Who still reads it fails."""
         connection, self._connection, self._piece = self._connection, None, b''
         if connection is not None:
-            connection.abort(HttpConnectionClosedError('expected a whole body: it was closed while it was read'))
+            error = HttpConnectionClosedError('expected a whole body: it was closed while it was read')
+            if connection.is_awaited():
+                self._error = error
+            connection.abort(error)
 
     def hurry(self, seconds: float) -> None:
         """Wait for no octet longer than that; nor at all if the connection couldn't be used again anyway."""
