@@ -345,8 +345,8 @@ def add_params(target: bytes, params: Iterable[tuple[Any, Any]] | Mapping[Any, A
 
 
 def _shown_url(url: str) -> str:
-    """A URL for an error message: without userinfo and query, which may be secret."""
-    _, at, rest = url.partition('?')[0].rpartition('@')
+    """A URL for an error message: without userinfo, query and fragment, which may be secret."""
+    _, at, rest = url.partition('#')[0].partition('?')[0].rpartition('@')
     return _shown('...@' + rest if at else rest)
 
 
@@ -3338,11 +3338,13 @@ def _redirect_target(current: str, locations: set[bytes], allow_downgrade: bool)
         parsed = parse_url(target)
     except ValueError as error:
         raise HttpRedirectError(
-            f'expected a location that is an http or https url, got {_shown(location)}: {error}'
+            f'expected a location that is an http or https url, got {_shown_url(location.decode("latin-1"))}: {error}'
         ) from error
     before = parse_url(current)
     if before.origin.scheme == 'https' and parsed.origin.scheme == 'http' and not allow_downgrade:
-        raise HttpRedirectError(f'expected a redirect from https to https (allow_downgrade=True), got {_shown(target)}')
+        raise HttpRedirectError(
+            f'expected a redirect from https to https (allow_downgrade=True), got {_shown_url(target)}'
+        )
     if parsed.fragment is None and before.fragment is not None:
         target += '#' + before.fragment
     return target
