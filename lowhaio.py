@@ -345,8 +345,8 @@ def add_params(target: bytes, params: Iterable[tuple[Any, Any]] | Mapping[Any, A
 
 
 def _shown_url(url: str) -> str:
-    """A URL for an error message: without userinfo and query, which may be secret."""
-    _, at, rest = url.partition('?')[0].rpartition('@')
+    """A URL for an error message: without userinfo, query and fragment, which may be secret."""
+    _, at, rest = url.partition('#')[0].partition('?')[0].rpartition('@')
     return _shown('...@' + rest if at else rest)
 
 
@@ -1495,6 +1495,10 @@ class Connection:
         finally:
             self._receiving = None
 
+    def is_awaited(self) -> bool:
+        """Whether somebody waits in `receive`."""
+        return self._receiving is not None
+
     def receive_now(self) -> bytes | None:
         """The octets that are there already, or None. Raises as `receive` does."""
         if self.closed:
@@ -2125,7 +2129,10 @@ class Body:
         """Leave the rest unread: the connection is closed, unless the body had ended. Who still reads it fails."""
         connection, self._connection, self._piece = self._connection, None, b''
         if connection is not None:
-            connection.abort(HttpConnectionClosedError('expected a whole body: it was closed while it was read'))
+            error = HttpConnectionClosedError('expected a whole body: it was closed while it was read')
+            if connection.is_awaited():
+                self._error = error
+            connection.abort(error)
 
     def hurry(self, seconds: float) -> None:
         """Wait for no octet longer than that; nor at all if the connection couldn't be used again anyway."""
@@ -2581,7 +2588,9 @@ class _Lane:
         return connection
 
     async def obtain(self, fresh: bool, timeout: float | None, get_logger_adapter: LoggerAdapterFactory) -> Connection:
-        """A connection: an idle one (unless `fresh`), a new one, or, when there are too many, in turn."""
+        """A connection: an idle one, a new one, or, when there are too many, in turn. `fresh` is for who had one that
+        turned out to be dead: this one has to be new, and they are the first in the queue.
+        """
         if self.idle and not fresh and self._is_expired():
             await self._renew(timeout, get_logger_adapter)
         if self.idle and not self._waiters:
@@ -2591,7 +2600,7 @@ class _Lane:
                 return connection
             connection.close()  # its slot is wanted
         if self._waiters or self.size >= self._settings.limit:
-            granted = await self._turn()
+            granted = await self._turn(fresh)
             if granted is not None:
                 if not fresh:
                     return granted
@@ -2666,13 +2675,15 @@ class _Lane:
 
     # -- the queue --
 
-    async def _turn(self) -> Connection | None:
+    async def _turn(self, first: bool) -> Connection | None:
         """Wait for a connection, or for a slot to open one in (None). What is granted to who gave up goes on."""
         waiter: asyncio.Future[Connection | None] = self._loop.create_future()
         patience = self._settings.socket_timeout
         if not self._waiters:
             self._moved_at = self._loop.time()
         self._waiters[waiter] = None
+        if first:
+            self._waiters.move_to_end(waiter, last=False)
         if self._stuck_timer is None and patience is not None:
             self._stuck_timer = self._loop.call_later(patience, self._on_stuck, patience)
         try:
@@ -3017,7 +3028,7 @@ def Pool(
         if adapting is not get_logger_adapter_default or _logger.isEnabledFor(logging.INFO):
             log = adapting(_log_extra(method, url))
             log.info('%s', 'Requesting')  # the adapter escapes for formatting, which is done only with an argument
-        retried = False
+        retried = fresh = False
         while True:
             if message is not None:
                 message.open()
@@ -3034,7 +3045,7 @@ def Pool(
                     if connection is None:
                         make_resolving = get_resolver_logger_adapter or make_resolver_adapter
                         get_resolving = functools.partial(_resolving_adapter, make_resolving, method, url)
-                        connection = await obtain(lane, retried, timeout, get_resolving)
+                        connection = await obtain(lane, fresh, timeout, get_resolving)
                     connection.timeout = timeout
                     if message is not None:
                         head = message.head(lane)
@@ -3042,6 +3053,7 @@ def Pool(
                     if connection.is_quiet():  # the last look before writing
                         break
                     connection.close()
+                    fresh = True
                     if connection.error is not None:
                         raise connection.error
                     if not reused:
@@ -3075,7 +3087,7 @@ def Pool(
                 ):
                     if log is not None:
                         log.info('Repeating on a fresh connection: %s', error)
-                    retried = True
+                    retried = fresh = True
                     continue
                 raise
             if log is not None:
@@ -3329,11 +3341,13 @@ def _redirect_target(current: str, locations: set[bytes], allow_downgrade: bool)
         parsed = parse_url(target)
     except ValueError as error:
         raise HttpRedirectError(
-            f'expected a location that is an http or https url, got {_shown(location)}: {error}'
+            f'expected a location that is an http or https url, got {_shown_url(location.decode("latin-1"))}: {error}'
         ) from error
     before = parse_url(current)
     if before.origin.scheme == 'https' and parsed.origin.scheme == 'http' and not allow_downgrade:
-        raise HttpRedirectError(f'expected a redirect from https to https (allow_downgrade=True), got {_shown(target)}')
+        raise HttpRedirectError(
+            f'expected a redirect from https to https (allow_downgrade=True), got {_shown_url(target)}'
+        )
     if parsed.fragment is None and before.fragment is not None:
         target += '#' + before.fragment
     return target

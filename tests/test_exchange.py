@@ -1128,6 +1128,33 @@ async def test_leaving_a_body_that_another_task_reads(net: FakeNetwork) -> None:
             await reading
 
 
+@pytest.mark.asyncio_loop_only
+async def test_leaving_a_body_as_octets_come_for_another_task(net: FakeNetwork) -> None:
+    """The task that reads it has them, and then the error, not just the end."""
+    net.server(HTTP).play(Script(ExpectRequest(), OK[:-2], Wait('go'), b'o', FOR_EVER))
+    async with Pool() as request:
+        body = (await request(b'GET', HTTP)).body
+        got = []
+
+        async def read() -> None:
+            async for piece in body:
+                got.append(piece)
+
+        reading = asyncio.create_task(read())
+        await settle()
+        net.event('go').set()
+        connection = body._connection
+        assert connection is not None
+        waiter = connection._receiving
+        assert waiter is not None
+        await until(waiter.done)
+        assert connection._receiving is waiter, 'the task that reads has not been woken yet'
+        await body.aclose()
+        with pytest.raises(HttpConnectionClosedError, match='it was closed while it was read'):
+            await reading
+        assert got == [b'o']
+
+
 async def test_body_that_has_come_whole_needs_no_reader(net: FakeNetwork) -> None:
     """Its connection is free at once, and what has come can be read later."""
     net.server(HTTP).play(answering(OK, reply(b'2')))

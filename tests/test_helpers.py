@@ -323,6 +323,8 @@ async def test_fragment(net: FakeNetwork, location: bytes, hop: str) -> None:
         b'/%zz',
         b'/\xff',
         b'http://me:secret@a.test/',
+        b'ftp://a.test/?key=secret',
+        b'ftp://a.test/#secret',
         b'http://127.1/',
     ],
 )
@@ -332,7 +334,7 @@ async def test_location_that_is_refused(net: FakeNetwork, location: bytes) -> No
     async with Pool() as request:
         with pytest.raises(HttpRedirectError, match='expected a location that is an http or https url') as caught:
             await redirectable(request)(b'GET', HTTP)
-        assert 'secret' not in str(caught.value).replace(repr(location), '')
+        assert 'secret' not in str(caught.value)
         assert await fetch(request, HTTP) == b'ok'
     assert len(net.connections) == 1
 
@@ -404,10 +406,13 @@ async def test_transform_of_the_caller_cannot_bring_credentials_elsewhere(net: F
 @pytest.mark.parametrize('host', ['a.test', 'b.test'])
 async def test_downgrade(net: FakeNetwork, host: str) -> None:
     """RD-16: refused, unless it is allowed."""
-    net.server(HTTPS).play(answering(to(f'http://{host}/2'.encode())))
+    net.server(HTTPS).play(answering(to(f'http://{host}/2?key=secret'.encode())))
     plain = net.server(f'http://{host}')
-    with pytest.raises(HttpRedirectError, match=r'expected a redirect from https to https \(allow_downgrade=True\)'):
+    with pytest.raises(
+        HttpRedirectError, match=r'expected a redirect from https to https \(allow_downgrade=True\)'
+    ) as caught:
         await follow(net, b'GET', HTTPS)
+    assert 'secret' not in str(caught.value)
     plain.play(answering(OK))
     net.servers[0].play(answering(to(f'http://{host}/2'.encode())))
     headers = ((b'authorization', b'secret'),)

@@ -564,6 +564,16 @@ async def test_repeated_request_waits_its_turn(net: FakeNetwork, clock: VirtualT
 # -- limits and queues --
 
 
+async def test_who_got_a_dead_connection_need_not_queue_up_again(net: FakeNetwork) -> None:
+    """A server that closes without a word: who was given that connection goes before all but the one then next."""
+    server = net.server(HTTP)
+    server.play(*(Script(ExpectRequest(), OK, Close()) for _ in range(6)))
+    async with Pool(max_connections=1) as request:
+        urls = [f'{HTTP}/{number}' for number in range(6)]
+        assert await asyncio.gather(*(fetch(request, url) for url in urls)) == [b'ok'] * 6
+    assert [asked.target for asked in server.requests] == [b'/0', b'/2', b'/1', b'/4', b'/3', b'/5']
+
+
 @pytest.mark.parametrize('url', BOTH)
 async def test_at_most_so_many_connections(net: FakeNetwork, url: str) -> None:
     most = now = 0
