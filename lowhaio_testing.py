@@ -1853,10 +1853,13 @@ class FakeNetwork(lowhaio.Network):
 
         addresses           what its name resolves to; without them, one of the network's own choice
         connect             'accepted', 'refused', 'unreachable', 'never' (completes), or seconds until accepted
-        certificate         'valid', 'expired', 'not-yet-valid', 'wrong-host', or 'unknown-ca', which no client trusts
+        certificate         'valid', 'expired', 'not-yet-valid', 'wrong-host', 'unknown-ca', which no client trusts,
+                            'self-signed', 'missing-intermediate', 'cn-only' (its name is the common name alone), or
+                            'address-as-name' (an address that is said to be a DNS name)
         names               those in the certificate, if not the origin's host
         client_certificate  'optional' or 'required'
-        tls                 the version spoken, '1.2' or '1.3'; a pair is the lowest and the highest; None is any
+        tls                 the version spoken, '1.2' or '1.3', or '1.1', which no client should speak any more; a pair
+                            is the lowest and the highest; None is 1.2 or 1.3
         handshake           'done', 'stall' (no answer to the client's first message), 'garbage' (an answer that isn't
                             TLS), or a number: cut after so many octets of the server's part
         """
@@ -1959,6 +1962,7 @@ class FakeNetwork(lowhaio.Network):
     def client_context(self, identity: str | None = None) -> ssl.SSLContext:
         """A new client context that trusts the fake network's CA, with a client certificate for the identity."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.hostname_checks_common_name = False  # as with the client's own
         context.load_verify_locations(cadata=self.ca_pem)
         context.set_alpn_protocols(['http/1.1'])
         if identity is not None:
@@ -2350,12 +2354,18 @@ class _TlsMaterial(NamedTuple):
     names: tuple[str, ...]
     client_certificate: str | None
     versions: tuple[ssl.TLSVersion, ssl.TLSVersion]
-    handshake: str | int
+    handshake: str | int = 'done'
+    alpn: tuple[str, ...] = ('http/1.1',)
+    tickets: int = 0  # octets that the client may never read
 
 
-_CERTIFICATES = ('valid', 'expired', 'not-yet-valid', 'wrong-host', 'unknown-ca')
+_SIGNED_BY_HAND = ('self-signed', 'cn-only', 'address-as-name')  # trustme has no words for them
+_CERTIFICATES = (
+    *('valid', 'expired', 'not-yet-valid', 'wrong-host', 'unknown-ca', 'missing-intermediate'),
+    *_SIGNED_BY_HAND,
+)
 _CLIENT_CERTIFICATES = {None: ssl.CERT_NONE, 'optional': ssl.CERT_OPTIONAL, 'required': ssl.CERT_REQUIRED}
-_TLS_VERSIONS = {'1.2': ssl.TLSVersion.TLSv1_2, '1.3': ssl.TLSVersion.TLSv1_3}
+_TLS_VERSIONS = {'1.1': ssl.TLSVersion.TLSv1_1, '1.2': ssl.TLSVersion.TLSv1_2, '1.3': ssl.TLSVersion.TLSv1_3}
 _HANDSHAKES = ('done', 'stall', 'garbage')
 
 
@@ -2385,42 +2395,90 @@ def _tls_versions(said: str | tuple[str | None, str | None] | None) -> tuple[ssl
     for version in (lowest, highest):
         if version is not None and version not in _TLS_VERSIONS:
             raise ValueError(f'expected TLS {" or ".join(_TLS_VERSIONS)}, got {version!r}')
-    return (
-        ssl.TLSVersion.TLSv1_2 if lowest is None else _TLS_VERSIONS[lowest],
-        ssl.TLSVersion.TLSv1_3 if highest is None else _TLS_VERSIONS[highest],
-    )
+    return _TLS_VERSIONS[lowest or min('1.2', highest or '1.2')], _TLS_VERSIONS[highest or '1.3']
 
 
-_PLAIN = _TlsMaterial('valid', (), None, _tls_versions(None), 'done')
+_PLAIN = _TlsMaterial('valid', (), None, _tls_versions(None))
+
+
+_FOR_TLS = 'a server of https in the fake network'
 
 
 @functools.cache
 def _authority(known: bool) -> Any:
     """The CA of the process, which the clients trust, and another, which none does."""
-    return _need('trustme', 'a server of https in the fake network').CA()
+    return _need('trustme', _FOR_TLS).CA()
 
 
 @functools.lru_cache(256)
 def _server_context(material: _TlsMaterial) -> ssl.SSLContext:
     """One context for each kind of server: certificates take longer than handshakes."""
-    import datetime
-
-    today, year = datetime.datetime.now(), datetime.timedelta(days=365)
-    validity: dict[str, Any] = {
-        'expired': {'not_before': today - 2 * year, 'not_after': today - year},
-        'not-yet-valid': {'not_before': today + year, 'not_after': today + 2 * year},
-    }.get(material.certificate, {})
-    names = ('wrong-host.invalid',) if material.certificate == 'wrong-host' else material.names
-    issued = _authority(material.certificate != 'unknown-ca').issue_cert(*names, **validity)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    issued.configure_cert(context)
-    context.minimum_version, context.maximum_version = material.versions
-    context.set_alpn_protocols(['http/1.1'])
-    context.num_tickets = 0  # a ticket is octets that the client may never read
+    with _need('trustme', _FOR_TLS).Blob(_key_and_chain(material.certificate, material.names)).tempfile() as path:
+        context.load_cert_chain(path)
+    with warnings.catch_warnings(action='ignore', category=DeprecationWarning):
+        context.minimum_version, context.maximum_version = material.versions
+    if material.versions[1] < ssl.TLSVersion.TLSv1_2:
+        context.set_ciphers('ALL:@SECLEVEL=0')  # or OpenSSL refuses to speak it at all
+    if material.alpn:
+        context.set_alpn_protocols(material.alpn)
+    context.num_tickets = material.tickets
     context.sni_callback = _named
     context.verify_mode = _CLIENT_CERTIFICATES[material.client_certificate]
     context.load_verify_locations(cadata=_authority(True).cert_pem.bytes().decode())
     return context
+
+
+def _key_and_chain(certificate: str, names: tuple[str, ...]) -> bytes:
+    """A server's private key and its certificates."""
+    import datetime
+
+    now, year = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=365)
+    if certificate in _SIGNED_BY_HAND:
+        return _signed(certificate, names, now - year, now + year)
+    authority = _authority(certificate != 'unknown-ca')
+    if certificate == 'missing-intermediate':
+        leaf = authority.create_child_ca().issue_cert(*names)
+        return bytes(leaf.private_key_pem.bytes() + leaf.cert_chain_pems[0].bytes())
+    validity: dict[str, Any] = {
+        'expired': {'not_before': now - 2 * year, 'not_after': now - year},
+        'not-yet-valid': {'not_before': now + year, 'not_after': now + 2 * year},
+    }.get(certificate, {})
+    issued = authority.issue_cert(*(('wrong-host.invalid',) if certificate == 'wrong-host' else names), **validity)
+    return bytes(issued.private_key_and_cert_chain_pem.bytes())
+
+
+def _signed(certificate: str, names: tuple[str, ...], since: Any, until: Any) -> bytes:
+    """A certificate that is signed by itself, has its name in the wrong place, or an address as a DNS name."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    authority = _authority(True)
+    issuer = x509.load_pem_x509_certificate(authority.cert_pem.bytes())
+    signer: Any = serialization.load_pem_private_key(authority.private_key_pem.bytes(), None)
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, names[0])])
+    builder = x509.CertificateBuilder(
+        subject if certificate == 'self-signed' else issuer.subject,
+        subject,
+        key.public_key(),
+        x509.random_serial_number(),
+        since,
+        until,
+    ).add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    if certificate == 'self-signed':
+        signer = key
+    else:
+        identifier = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+        known = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
+        builder = builder.add_extension(known, critical=False)
+    if certificate != 'cn-only':
+        dns_names = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
+        builder = builder.add_extension(dns_names, critical=False)
+    signed = builder.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    no_password = serialization.NoEncryption()
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, no_password) + signed
 
 
 def _named(tls: Any, name: str | None, context: ssl.SSLContext) -> None:
@@ -7102,144 +7160,48 @@ def _seed_case(entry: Mapping[str, Any]) -> Case:
 # The far side: certificates, names and addresses, servers
 
 
-class _Authority:
-    """The throw-away CA of a run, the servers' certificates by name, and a client's."""
+class _Files:
+    """What clients need as files: the throw-away CA of a run, and certificates of their own."""
 
     def __init__(self) -> None:
-        self._ca = _authority(True)
-        self._other = _authority(False)
-        self._contexts: dict[str, ssl.SSLContext] = {}
         self._folder = tempfile.TemporaryDirectory(prefix='lowhaio-conformance-')
         self.ca = os.path.join(self._folder.name, 'ca.pem')
-        self._ca.cert_pem.write_to_path(self.ca)
-        self.certificates = {
-            'good': self._client_file('good', self._ca),
-            'wrong': self._client_file('wrong', self._other),
-        }
+        _authority(True).cert_pem.write_to_path(self.ca)
+        self.certificates = {name: self._certificate(name) for name in ('good', 'wrong')}
 
     def close(self) -> None:
         self._folder.cleanup()
 
-    def _client_file(self, name: str, ca: Any) -> str:
+    def _certificate(self, name: str) -> str:
         path = os.path.join(self._folder.name, f'client-{name}.pem')
-        ca.issue_cert('client@origin.test').private_key_and_cert_chain_pem.write_to_path(path)
-        return path
-
-    def server(self, name: str) -> ssl.SSLContext:
-        """The context of a server that shows the material of this name."""
-        if name not in self._contexts:
-            self._contexts[name] = self._make(name)
-        return self._contexts[name]
-
-    def _make(self, name: str) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.sslobject_class = _ServerSide
-        context.sni_callback = _ServerSide.note_name
-        if name != 'no-alpn':
-            context.set_alpn_protocols(['h2', 'http/1.1'])  # so that a client which offers h2 is found out
-        names = ['origin.test', 'other.test', 'a.origin.test', 'probe.test', 'localhost', '127.0.0.1', '::1']
-        names += ['192.0.2.1', '2001:db8::1', 'xn--bcher-kva.test']
-        if name == 'expired':
-            leaf = self._issue(*names, since=-20, until=-10)
-        elif name == 'not-yet-valid':
-            leaf = self._issue(*names, since=10, until=20)
-        elif name == 'wrong-host':
-            leaf = self._issue('elsewhere.test')
-        elif name == 'wildcard':
-            leaf = self._issue('*.origin.test')
-        elif name == 'unknown-ca':
-            leaf = self._other.issue_cert(*names)
-        elif name == 'self-signed':
-            leaf = self._sign(names=('origin.test',), itself=True)
-        elif name == 'missing-intermediate':
-            leaf = self._ca.create_child_ca().issue_cert(*names)
-        elif name == 'cn-only':
-            leaf = self._sign(common_name='origin.test')
-        elif name == 'address-as-name':
-            leaf = self._sign(names=('192.0.2.1', '2001:db8::1'))
-        elif name == 'names-only':
-            leaf = self._issue('origin.test')
-        else:
-            leaf = self._issue(*names)
-        if isinstance(leaf, str):
-            context.load_cert_chain(leaf)
-        else:
-            chain = leaf.cert_chain_pems[:1] if name == 'missing-intermediate' else leaf.cert_chain_pems
-            path = os.path.join(self._folder.name, f'server-{name}.pem')
-            pathlib.Path(path).write_bytes(leaf.private_key_pem.bytes() + b''.join(pem.bytes() for pem in chain))
-            context.load_cert_chain(path)
-        if name == 'client-certificate':
-            context.verify_mode = ssl.CERT_REQUIRED
-            self._ca.configure_trust(context)
-        if name in _CASE_TLS_VERSIONS:
-            with warnings.catch_warnings(action='ignore', category=DeprecationWarning):
-                context.minimum_version, context.maximum_version = _CASE_TLS_VERSIONS[name]
-            if name == 'tls1.1':
-                context.set_ciphers('ALL:@SECLEVEL=0')  # or OpenSSL refuses to speak it at all
-        return context
-
-    def _issue(self, *names: str, since: int = -1, until: int = 30) -> Any:
-        import datetime
-
-        now = datetime.datetime.now(datetime.UTC)
-        days = datetime.timedelta(days=1)
-        return self._ca.issue_cert(*names, not_before=now + since * days, not_after=now + until * days)
-
-    def _sign(self, names: Sequence[str] = (), common_name: str = 'server', itself: bool = False) -> str:
-        """A certificate that trustme has no words for: self-signed, without names, or with an address as a dNSName."""
-        import datetime
-
-        from cryptography import x509
-        from cryptography.hazmat.primitives import hashes, serialization
-        from cryptography.hazmat.primitives.asymmetric import ec
-
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name)])
-        issuer = x509.load_pem_x509_certificate(self._ca.cert_pem.bytes())
-        issuer_key: Any = serialization.load_pem_private_key(self._ca.private_key_pem.bytes(), None)
-        now = datetime.datetime.now(datetime.UTC)
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(subject if itself else issuer.subject)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=1))
-            .not_valid_after(now + datetime.timedelta(days=30))
-            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        )
-        if not itself:
-            identifier = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-            authority = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
-            builder = builder.add_extension(authority, critical=False)
-        if names:
-            builder = builder.add_extension(
-                x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False
-            )
-        certificate = builder.sign(key if itself else issuer_key, hashes.SHA256())
-        pem = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        ) + certificate.public_bytes(serialization.Encoding.PEM)
-        path = os.path.join(self._folder.name, f'server-{common_name}-{len(names)}-{itself}.pem')
-        pathlib.Path(path).write_bytes(pem)
+        issued = _authority(name == 'good').issue_cert('client@origin.test')
+        issued.private_key_and_cert_chain_pem.write_to_path(path)
         return path
 
 
-_CASE_TLS_VERSIONS = {
-    'tls1.1': (ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1),
-    'tls1.2': (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2),
-    'tls1.3': (ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_3),
+_CASE_NAMES = (
+    *('origin.test', 'other.test', 'a.origin.test', 'probe.test', 'localhost', 'xn--bcher-kva.test'),
+    *('127.0.0.1', '::1', '192.0.2.1', '2001:db8::1'),
+)
+_CASE_NAMES_OF = {
+    'wildcard': ('*.origin.test',),
+    'names-only': ('origin.test',),
+    'cn-only': ('origin.test',),
+    'self-signed': ('origin.test',),
+    'address-as-name': ('192.0.2.1', '2001:db8::1'),
 }
 
 
-class _ServerSide(ssl.SSLObject):
-    """A server's TLS that remembers the server_name which the client sent."""
-
-    server_name: str | None = None
-
-    @staticmethod
-    def note_name(tls: Any, name: str | None, _: ssl.SSLContext) -> None:
-        tls.server_name = name
+def _case_material(tls: str) -> _TlsMaterial:
+    """What a server shows of itself, by a case's word for it."""
+    return _TlsMaterial(
+        tls if tls in _CERTIFICATES else 'valid',
+        _CASE_NAMES_OF.get(tls, _CASE_NAMES),
+        'required' if tls == 'client-certificate' else None,
+        _tls_versions(tls[3:] if tls.startswith('tls1.') else None),
+        alpn=() if tls == 'no-alpn' else ('h2', 'http/1.1'),  # so that a client which offers h2 is found out
+        tickets=2,
+    )
 
 
 @dataclasses.dataclass(slots=True)
@@ -7279,13 +7241,11 @@ class _World:
         deliver: Callable[[bytes], list[bytes]] | None,
         gap: float,
         timeout: float,
-        authority: _Authority,
     ) -> None:
         self.case = case
         self.deliver = deliver
         self.gap = gap
         self.timeout = timeout
-        self.authority = authority
         self.virtual = gap < 0.0015  # the clock is, and a segment is read before the next one is sent
         self.held: list[tuple[socket.socket, socket.socket]] = []  # connections that are never accepted
         self.loop = asyncio.get_running_loop()
@@ -7433,6 +7393,7 @@ class _Peer:
         self.port = port
         self.task: asyncio.Task[None] | None = None
         self.tls: ssl.SSLObject | None = None
+        self.server_name: str | None = None
         self.buffer = bytearray()
         self.log: list[tuple[str, bytes]] = []
         self.sent = 0  # octets that the connection took from us
@@ -7448,6 +7409,9 @@ class _Peer:
         self._client_end = client_end
         self._in = ssl.MemoryBIO()
         self._out = ssl.MemoryBIO()
+
+    def _choose_server(self, _: str | None) -> bool:
+        return False
 
     # octets
 
@@ -7520,9 +7484,9 @@ class _Peer:
             raise _Ended from None
 
     async def _handshake(self, material: str) -> None:
-        authority = self.world.authority
         self.world.signal('hello')
-        self.tls = authority.server(material).wrap_bio(self._in, self._out, server_side=True)
+        self.tls = _server_context(_case_material(material)).wrap_bio(self._in, self._out, server_side=True)
+        self.tls.connection = self  # type: ignore[attr-defined] # for _named
         while True:
             try:
                 self.tls.do_handshake()
@@ -8384,7 +8348,7 @@ def _judge_wire(record: _Record, client: Any) -> Iterator[str]:
         if word in record.logged:
             yield f'expected no {word!r} in log records, got one'
     if 'sni' in wire:
-        names = {getattr(peer.tls, 'server_name', None) or '' for peer in peers if peer.tls is not None}
+        names = {peer.server_name or '' for peer in peers if peer.tls is not None}
         if names - {wire['sni']}:
             yield f'expected the server_name {wire["sni"]!r}, got {sorted(names)}'
     for name in wire.get('signals', ()):
@@ -8576,33 +8540,33 @@ async def _check(
     in_process: bool,
     progress: Callable[[Case, Result], None],
 ) -> dict[str, Result]:
-    authority = _Authority()
+    files = _Files()
     results: dict[str, Result] = {}
     loopback = None if in_process else _Loopback()
     try:
         with contextlib.ExitStack() as stack:
             # Where a client makes its own TLS context, the throw-away CA is the system's.
-            stack.enter_context(_environment({'SSL_CERT_FILE': authority.ca, 'SSL_CERT_DIR': ''}))
+            stack.enter_context(_environment({'SSL_CERT_FILE': files.ca, 'SSL_CERT_DIR': ''}))
             if loopback is not None and getattr(factory, 'network', '') != 'literal':
                 stack.enter_context(loopback.interposed())
             for case in cases:
-                results[case.id] = await _check_case(factory, case, cut, authority, loopback)
+                results[case.id] = await _check_case(factory, case, cut, files, loopback)
                 progress(case, results[case.id])
     finally:
         if loopback is not None:
             loopback.close()
-        authority.close()
+        files.close()
     return results
 
 
 async def _check_case(
-    factory: Callable[[Setting], Client], case: Case, cut: str, authority: _Authority, loopback: _Loopback | None
+    factory: Callable[[Setting], Client], case: Case, cut: str, files: _Files, loopback: _Loopback | None
 ) -> Result:
     if reason := _why_not(factory, case, loopback is None):
         return Result('not-run', case.level, reason)
     worst = Result('pass', case.level)
     first: list[tuple[Any, ...]] | None = None
-    async for name, record in _records(factory, case, cut, authority, loopback):
+    async for name, record in _records(factory, case, cut, files, loopback):
         for got in record.got:
             if isinstance(got.error, NotExpressed):
                 return Result('not-run', case.level, str(got.error))
@@ -8626,14 +8590,14 @@ async def _check_case(
 
 
 async def _records(
-    factory: Callable[[Setting], Client], case: Case, cut: str, authority: _Authority, loopback: _Loopback | None
+    factory: Callable[[Setting], Client], case: Case, cut: str, files: _Files, loopback: _Loopback | None
 ) -> AsyncIterator[tuple[str, _Record]]:
     """A case's runs. Those in virtual time go several at once, each in a world of its own: one select serves all."""
     deliveries = list(_deliveries(case, cut))
     step = _AT_ONCE if loopback is None else 1
     for start in (0, *range(1, len(deliveries), step)):
         some = deliveries[start : start + step] if start else deliveries[:1]
-        runs = [_run(factory, case, deliver, authority, loopback) for _, deliver in some]
+        runs = [_run(factory, case, deliver, files, loopback) for _, deliver in some]
         for (name, _), record in zip(some, await asyncio.gather(*runs), strict=True):
             yield name, record
 
@@ -8687,16 +8651,16 @@ async def _run(
     factory: Callable[[Setting], Client],
     case: Case,
     deliver: Callable[[bytes], list[bytes]] | None,
-    authority: _Authority,
+    files: _Files,
     loopback: _Loopback | None,
 ) -> _Record:
     in_process = loopback is None
     timeout = 10.0 if in_process else getattr(factory, 'timeout', 1.0)
     limit = 600.0 if in_process else getattr(factory, 'limit', 5.0)
-    world = _World(case, deliver, 0.001 if in_process else 0.002, timeout, authority)
+    world = _World(case, deliver, 0.001 if in_process else 0.002, timeout)
     options = dict(case.options)
-    setting = Setting(timeout, authority.ca, world=world)
-    setting.certificate = authority.certificates.get(str(options.pop('certificate', '')))
+    setting = Setting(timeout, files.ca, world=world)
+    setting.certificate = files.certificates.get(str(options.pop('certificate', '')))
     setting.options = options
     if loopback is not None:
         loopback.world = world

@@ -360,7 +360,9 @@ class _TlsMaterial(NamedTuple):
     names: tuple[str, ...]
     client_certificate: str | None
     versions: tuple[ssl.TLSVersion, ssl.TLSVersion]
-    handshake: str | int
+    handshake: str | int = 'done'
+    alpn: tuple[str, ...] = ...
+    tickets: int = 0
 
 ANY: Any
 

@@ -14,6 +14,7 @@ import ssl
 import subprocess
 import sys
 import textwrap
+import warnings
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -179,6 +180,9 @@ async def test_library_with_keywords_of_its_own_is_served_unchanged(lowhaio_netw
         ('not-yet-valid', 'not yet valid'),
         ('wrong-host', 'Hostname mismatch'),
         ('unknown-ca', 'unable to get local issuer'),
+        ('missing-intermediate', 'unable to get local issuer'),
+        ('self-signed', 'self.signed certificate'),
+        ('cn-only', 'Hostname mismatch'),
     ],
 )
 @pytest.mark.asyncio
@@ -191,6 +195,15 @@ async def test_bad_certificate_is_refused(
     assert server.requests == []
     await passes()
     assert 'alert' in str(server.connections[0].error).lower()
+
+
+@pytest.mark.asyncio
+async def test_address_that_is_said_to_be_a_name_is_refused(lowhaio_network: FakeNetwork, fetch: Any) -> None:
+    lowhaio_network.server('https://192.0.2.1', certificate='address-as-name')
+    lowhaio_network.server('https://192.0.2.2').expect().reply()
+    with pytest.raises(lowhaio.HttpTlsError, match='IP address mismatch'):
+        await fetch('https://192.0.2.1')
+    assert (await fetch('https://192.0.2.2'))[0] == b'200'
 
 
 @pytest.mark.asyncio
@@ -250,6 +263,21 @@ async def test_tls_version_that_the_client_does_not_speak(lowhaio_network: FakeN
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     with pytest.raises(lowhaio.HttpTlsError, match=r'(?i)version'):
         await fetch(API, pool={'get_ssl_context': lambda: context})
+
+
+@pytest.mark.parametrize('tls', ['1.1', (None, '1.1')])
+@pytest.mark.asyncio
+async def test_server_that_speaks_old_tls_only(lowhaio_network: FakeNetwork, fetch: Any, tls: Any) -> None:
+    server = lowhaio_network.server(API, tls=tls)
+    server.expect().reply()
+    with pytest.raises(lowhaio.HttpTlsError, match=r'(?i)version'):
+        await fetch(API)
+    context = trusted(lowhaio_network)
+    with warnings.catch_warnings(action='ignore', category=DeprecationWarning):
+        context.minimum_version = ssl.TLSVersion.TLSv1_1
+    context.set_ciphers('ALL:@SECLEVEL=0')
+    await fetch(API, pool={'get_ssl_context': lambda: context})
+    assert server.connections[-1].tls_version == 'TLSv1.1'
 
 
 @pytest.mark.asyncio
@@ -746,7 +774,7 @@ async def test_guard_around_the_fake_network_is_asked_first(lowhaio_network: Fak
         ({'url': 'https://api.example.com/path'}, 'expected an origin'),
         ({'certificate': 'old'}, 'expected a certificate among valid, expired'),
         ({'client_certificate': 'yes'}, "expected client_certificate to be 'optional' or 'required', got 'yes'"),
-        ({'tls': '1.1'}, "expected TLS 1.2 or 1.3, got '1.1'"),
+        ({'tls': '1.0'}, "expected TLS 1.1 or 1.2 or 1.3, got '1.0'"),
         ({'handshake': 'slow'}, 'expected a handshake among done, stall, garbage, or octets'),
         ({'connect': 'no'}, 'expected connect to be seconds or among accepted, refused'),
         ({'addresses': ['example.com']}, 'does not appear to be an IPv4 or IPv6 address'),
