@@ -24,6 +24,7 @@ __all__ = [
     'Chunking',
     'Client',
     'Close',
+    'CloseNotify',
     'Drip',
     'Event',
     'Exchange',
@@ -48,6 +49,8 @@ __all__ = [
     'Pause',
     'Payload',
     'PayloadError',
+    'ReadBody',
+    'ReadToEnd',
     'ReceivedRequest',
     'RecordedExchange',
     'RecordedRequest',
@@ -67,6 +70,7 @@ __all__ = [
     'Scrub',
     'SecretFound',
     'Send',
+    'SendRaw',
     'ServerConnection',
     'Setting',
     'Signal',
@@ -164,12 +168,22 @@ class Send(Step):
     data: bytes
     def __init__(self, data: bytes) -> None: ...
 
+class SendRaw(Step):
+    data: bytes
+    def __init__(self, data: bytes) -> None: ...
+
 class Expect(Step):
     data: bytes
     def __init__(self, data: bytes) -> None: ...
 
 class ExpectRequest(Step): ...
 class ExpectEnd(Step): ...
+
+class ReadBody(Step):
+    octets: float
+    def __init__(self, octets: float = ...) -> None: ...
+
+class ReadToEnd(Step): ...
 
 class Pause(Step):
     seconds: float
@@ -185,7 +199,11 @@ class Signal(Step):
 
 class StopReading(Step): ...
 class StartReading(Step): ...
-class HalfClose(Step): ...
+class CloseNotify(Step): ...
+
+class HalfClose(Step):
+    notify: bool
+    def __init__(self, notify: bool = True) -> None: ...
 
 class Close(Step):
     notify: bool
@@ -230,7 +248,7 @@ class _Wire:
         client: tuple[int, int] | None = None,
         gap: float = 0,
     ) -> None: ...
-    def secure(self, context: ssl.SSLContext) -> None: ...
+    def secure(self, context: ssl.SSLContext, begun: bytes = b'') -> None: ...
     @property
     def tls(self) -> ssl.SSLObject | None: ...
     @property
@@ -238,15 +256,19 @@ class _Wire:
     @property
     def is_blocked(self) -> bool: ...
     def undelivered(self) -> int: ...
+    @property
+    def is_reading(self) -> bool: ...
     def start_reading(self) -> None: ...
     def stop_reading(self) -> None: ...
     def send(self, segment: bytes) -> None: ...
     def send_raw(self, segment: bytes) -> None: ...
-    def half_close(self) -> None: ...
+    def half_close(self, notify: bool = True) -> None: ...
     def close(self, notify: bool = True) -> None: ...
     def reset(self) -> None: ...
     def abort(self) -> None: ...
     def is_ended(self) -> bool: ...
+    def peek(self) -> bytes | None: ...
+    def say_goodbye(self) -> None: ...
 
 class _Place(NamedTuple):
     file: str
@@ -266,6 +288,7 @@ class ServerConnection:
     tls_version: str | None
     client_certificate: dict[str, Any] | None
     ended: bool
+    close_notify: bool
     closed_by: str | None
     error: OSError | None
     failure: FakeNetworkError | None
@@ -380,7 +403,7 @@ class ReceivedRequest:
         self,
         connection: ServerConnection,
         number: int,
-        line: tuple[bytes, bytes, bytes],
+        line: bytes,
         headers: tuple[tuple[bytes, bytes], ...],
         start: int,
         octets: int,

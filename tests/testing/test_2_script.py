@@ -8,6 +8,7 @@ import math
 import os
 import socket
 import ssl
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ import lowhaio_testing
 from lowhaio import Pool, buffered, streamed
 from lowhaio_testing import (
     Close,
+    CloseNotify,
     Event,
     Expect,
     ExpectEnd,
@@ -25,10 +27,13 @@ from lowhaio_testing import (
     FakeNetworkError,
     HalfClose,
     Pause,
+    ReadBody,
+    ReadToEnd,
     Reset,
     Script,
     ScriptMismatch,
     Send,
+    SendRaw,
     Signal,
     StartReading,
     Step,
@@ -60,7 +65,7 @@ def test_steps_are_equal_by_what_they_say() -> None:
     assert Send(b'a') == Send(b'a') != Expect(b'a')
     assert len({Send(b'a'), Send(b'a'), Send(b'b'), Reset(), Reset()}) == 3
     assert repr(Send(bytes(70))) == f'Send({bytes(60)!r} and 10 more octets)'
-    assert repr([Wait('go'), Pause(0.5), HalfClose()]) == "[Wait('go'), Pause(0.5), HalfClose()]"
+    assert repr([Wait('go'), Pause(0.5), HalfClose()]) == "[Wait('go'), Pause(0.5), HalfClose(True)]"
 
 
 def test_script_refuses_what_is_no_step() -> None:
@@ -286,6 +291,92 @@ async def test_server_that_stops_reading_blocks_the_client(
 
 
 @pytest.mark.asyncio
+async def test_script_answers_in_the_middle_of_an_upload(
+    lowhaio_network: FakeNetwork, lowhaio_virtual_time: VirtualTime, fetch: Any
+) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b'he'
+        yield b'llo'
+        await asyncio.sleep(60)
+        yield b'world'
+
+    server = lowhaio_network.server(URL)
+    answer = b'HTTP/1.1 413 Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n'
+    server.expect(b'POST', '/').play(ReadBody(5), answer, Close())
+    assert (await fetch(URL, b'POST', body=body))[0] == b'413'
+    assert server.requests[0].body == b'hello'
+    assert not server.requests[0].complete
+    assert lowhaio_virtual_time.elapsed == 0
+
+
+@pytest.mark.asyncio
+async def test_script_reads_no_more_of_a_body_than_it_says(
+    lowhaio_network: FakeNetwork, lowhaio_virtual_time: VirtualTime, fetch: Any
+) -> None:
+    server = lowhaio_network.server(URL)
+    server.expect(b'POST', '/').play(StopReading(), ReadBody(10), Pause(5), ReadBody(), OK, StartReading())
+    task = asyncio.create_task(fetch(URL, b'POST', body=streamed(bytes(1_000_000))))
+    await asyncio.sleep(4)
+    assert 10 <= len(server.requests[0].body) < 1_000_000
+    assert (await task)[2] == b'ok'
+    assert lowhaio_virtual_time.elapsed == 5
+    assert server.requests[0].body == bytes(1_000_000)
+
+
+@pytest.mark.asyncio
+async def test_script_that_reads_the_body_of_no_request_fails_the_test() -> None:
+    net = FakeNetwork()
+    net.server(URL).play([ReadBody(), OK])
+    with _installed(net), pytest.raises(lowhaio.HttpError, match='expected a request before the step ReadBody'):
+        await get()
+    assert len(net.problems()) == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize('notify', [True, False])
+async def test_script_half_closes_with_close_notify_or_without(
+    lowhaio_network: FakeNetwork, fetch: Any, notify: bool
+) -> None:
+    server = lowhaio_network.server('https://api.example.com')
+    server.play([ExpectRequest(), b'HTTP/1.1 200 OK\r\n\r\nuntil close', HalfClose(notify), ReadToEnd(), Close()])
+    if notify:
+        assert (await fetch('https://api.example.com'))[2] == b'until close'
+    else:
+        with pytest.raises(lowhaio.HttpConnectionClosedError):
+            await fetch('https://api.example.com')
+
+
+@pytest.mark.asyncio
+async def test_what_is_sent_beneath_tls_is_not_of_the_answer(lowhaio_network: FakeNetwork, fetch: Any) -> None:
+    server = lowhaio_network.server('https://api.example.com')
+    answer = b'HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello'
+    server.play(
+        [ExpectRequest(), answer, CloseNotify(), SendRaw(b'world')],
+        [ExpectRequest(), answer, SendRaw(b'world')],
+    )
+    with pytest.raises(lowhaio.HttpConnectionClosedError):
+        await fetch('https://api.example.com')
+    with pytest.raises(lowhaio.HttpError, match=r'(?i)wrong.version|record|ssl'):
+        await fetch('https://api.example.com')
+
+
+@pytest.mark.asyncio
+async def test_without_tls_all_is_sent_as_it_is(lowhaio_network: FakeNetwork) -> None:
+    lowhaio_network.server(URL).play([ExpectRequest(), CloseNotify(), SendRaw(OK)])
+    assert await get() == b'ok'
+
+
+@pytest.mark.asyncio
+async def test_connection_tells_whether_the_client_said_close_notify(lowhaio_network: FakeNetwork, fetch: Any) -> None:
+    servers = [lowhaio_network.server(url) for url in (URL, 'https://api.example.com')]
+    for server in servers:
+        server.expect().reply()
+        await fetch(str(server.origin))
+    await passes()
+    assert [server.connections[0].close_notify for server in servers] == [False, True]
+
+
+@pytest.mark.asyncio
 async def test_unplayed_script_fails_the_test(fetch: Any) -> None:
     net = FakeNetwork()
     server = net.server(URL)
@@ -336,6 +427,36 @@ async def test_request_that_ends_in_its_body_is_none() -> None:
     await passes()
     assert net.problems() == ['expected the client to send a request, got the end of the connection']
     net.shut()
+
+
+@pytest.mark.asyncio
+async def test_client_that_leaves_in_the_middle_of_its_body_ends_the_script(lowhaio_network: FakeNetwork) -> None:
+    server = lowhaio_network.server(URL)
+    server.expect(b'POST', '/').play(ReadBody(), OK)
+    sock = await dial(lowhaio_network)
+    sock.send(b'POST / HTTP/1.1\r\ncontent-length: 2\r\n\r\na')
+    await passes()
+    sock.close()
+    await passes()
+    assert server.connections[0].closed_by == 'client'
+    assert server.connections[0].sent == b''
+
+
+@pytest.mark.asyncio
+async def test_script_reads_to_the_end_whatever_that_is(lowhaio_network: FakeNetwork) -> None:
+    server = lowhaio_network.server(URL)
+    server.play([Expect(b'a'), b'bye', HalfClose(), ReadToEnd(), Close()])
+    sock = await dial(lowhaio_network)
+    sock.send(b'ab')
+    await passes()
+    assert (sock.recv(100), sock.recv(100)) == (b'bye', b'')
+    sock.send(b'c')
+    await passes()
+    assert server.connections[0].is_open
+    assert server.connections[0].received == b'abc'
+    sock.close()
+    await passes()
+    assert not server.connections[0].is_open
 
 
 @pytest.mark.asyncio

@@ -1278,7 +1278,7 @@ def one_case(tmp_path: Path, text: str) -> list[Case]:
         ("sent = { octets = 'GET' }", "expected the request b'GET'"),
         ("sent = { has = ['POST'] }", "expected 'POST' in the request"),
         ("sent = { lacks = ['GET'] }", "expected no 'GET' in the request"),
-        ("connections = [{ beneath = '€' }]", 'expected the server to do its part, got CaseError'),
+        ("connections = [{ beneath = '€' }]", 'what serves http://192.0.2.100 failed: CaseError'),
         (
             "[[case.request]]\nurl = '/1'\n[[case.request]]\nurl = '/2'\n[[case.exchange]]\n"
             "reply = 'HTTP/1.1 200 OK⏎Connection: close⏎Content-Length: 0⏎⏎'\n[[case.exchange]]\nconnection = 'same'",
@@ -1334,7 +1334,7 @@ def test_an_attempt_that_is_left_open_is_found() -> None:
         (b'\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n', 'expected nothing between requests, got CR LF'),
         (b'GET / HTTP/1.1\r\nHost: h', "expected whole requests, got b'GET / HTTP/1.1"),
         (b'GET / HTTP/1.1\r\nbad field\r\n\r\n', 'an answer, got error: OSError'),
-        (b'POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n', 'expected a well-framed request body'),
+        (b'POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n', "the body of 'POST / HTTP/1.1' is malformed"),
         (b'\x16\x03\x01', 'an answer, got error: OSError'),  # a handshake that ends as it begins
     ],
 )
