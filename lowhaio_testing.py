@@ -1070,9 +1070,10 @@ class _Wire:
 
     def _close_in_order(self) -> None:
         """A queued close: what is left to read is read, since octets left unread would make the close a reset."""
-        with contextlib.suppress(OSError):
-            while data := self._sock.recv(65_536, socket.MSG_DONTWAIT):
-                self.owner._skipped(data if self._tls is None else b'')
+        if not self.owner.ended:
+            with contextlib.suppress(OSError):
+                while data := self._sock.recv(65_536, socket.MSG_DONTWAIT):
+                    self.owner._skipped(data if self._tls is None else b'')
         self.abort()
 
     def _readable(self) -> None:
@@ -1232,6 +1233,7 @@ def _place(frame: FrameType) -> _Place:
     return _Place(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
 
 
+_NOWHERE = _Place('', 0, '')
 _NOT_THE_USERS = (__file__, lowhaio.__file__, os.path.dirname(asyncio.__file__), contextlib.__file__, '<frozen')
 # Behind them, nobody knows of the request; in other loops than asyncio's own there is only the second
 _RUN_THE_LOOP = (getattr(asyncio.Handle, '_run').__code__, asyncio.Runner.run.__code__)  # noqa: B009
@@ -1885,6 +1887,7 @@ _DNS_ERRORS = {
 }
 _GAP = 0.002  # seconds between segments on a real network: enough for a reader on the same machine
 _DNS_TIMEOUT = 2.5  # seconds: five rounds of half a second, as the real resolver takes by default
+_CONNECT_ERRORS: dict[str | float, int] = {'refused': errno.ECONNREFUSED, 'unreachable': errno.EHOSTUNREACH}
 _CONNECTS = ('accepted', 'refused', 'unreachable', 'never')
 
 
@@ -1897,6 +1900,7 @@ class FakeNetwork(lowhaio.Network):
 
     _connection_type: type[ServerConnection] = ServerConnection
     _apart = True  # segments stay apart, however fast they are sent
+    _opened_at = staticmethod(_where)
 
     def __init__(
         self,
@@ -2122,10 +2126,8 @@ class FakeNetwork(lowhaio.Network):
                     + (f': there are some on port {", ".join(map(str, there))}' if there else '')
                 )
             how = self._how_to_connect(listening[0])
-        if how == 'refused':
-            raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
-        if how == 'unreachable':
-            raise OSError(errno.EHOSTUNREACH, os.strerror(errno.EHOSTUNREACH))
+        if how in _CONNECT_ERRORS:
+            raise _connect_error(how)
         server = listening[0] if listening else FakeServer(self, Origin('tcp', host, port), how, _PLAIN)
         return self._open(server, host, how)
 
@@ -2271,7 +2273,7 @@ class FakeNetwork(lowhaio.Network):
                 self._null = os.open(os.devnull, os.O_RDONLY)
             ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, self._null.to_bytes(4, sys.byteorder))]
         wire = _Wire(loop, server_end, ancillary, (client.fileno(), os.fstat(client.fileno()).st_ino))
-        connection = self._connected(server, wire, loop, host, _where())
+        connection = self._connected(server, wire, loop, host, self._opened_at())
         self._by_descriptor[client.fileno()] = connection
         if how == 'accepted':
             connection._start()
@@ -2334,7 +2336,7 @@ class FakeNetwork(lowhaio.Network):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         server._attempts += 1
         wire = _Wire(loop, sock, gap=_GAP if self._apart else 0)
-        self._connected(server, wire, loop, address or peer[0], _Place('', 0, ''))._start()
+        self._connected(server, wire, loop, address or peer[0], _NOWHERE)._start()
 
     # At the end
 
@@ -2455,6 +2457,11 @@ def _checked_connect(connect: str | float) -> str | float:
     if isinstance(connect, str) and connect not in _CONNECTS:
         raise ValueError(f'expected connect to be seconds or among {", ".join(_CONNECTS)}, got {connect!r}')
     return connect
+
+
+def _connect_error(how: str | float) -> OSError:
+    number = _CONNECT_ERRORS[how]
+    return OSError(number, os.strerror(number))  # a ConnectionRefusedError, if it is that number
 
 
 def _dns_error(error: str, name: str) -> HttpDnsError:
@@ -6757,13 +6764,15 @@ def _to_cassette(recording: Recording, name: str, lost: list[str]) -> None:
 # answer, an error) and on the wire (the requests' octets, the connections). The format is documented in
 # fixtures/README.md. A run of a case goes so:
 #
-#   _World     holds the far side for one run: names, addresses, servers, and everything they saw
-#   _Peer      plays the server's part on one connection
+#   _World     is the fake network of one run: a server at each address, and everything that they saw
+#   _Peer      is a connection of it; what the case has its server do is played as the steps of a Script (section 2)
 #   _Run       has the client do what the case asks, then asks for a second, different resource
 #   _judge     compares, and gives findings; a verdict is the worst of them
 #
-# The world is reached through a network: a socketpair and virtual time where the client has lowhaio's seam, loopback
-# sockets and real time for every other client.
+# The world is reached by a socketpair and in virtual time where the client has lowhaio's seam, by loopback sockets and
+# in real time for every other client. What the fake network of a test does for the client, the client has to do here:
+# it asks a resolver for names, finds out whom to trust, and may send what it likes. So there is a stand-in for the
+# resolver, a request is read whatever it is, and nothing but the judgement raises.
 
 _LEVELS = ('MUST', 'SHOULD', 'security', 'MAY', 'robustness')
 _VERDICTS = ('fail', 'warn', 'info', 'pass', 'not-run')  # the worst first
@@ -7446,12 +7455,14 @@ class _Peer(ServerConnection):
             await self._play([ReadToEnd()])
             return
         material = plan.get('tls', 'good' if world.healed else world.case.tls)
-        greets = 'greeting' in plan
-        if not greets:
+        if 'greeting' in plan:
+            is_tls = str(self.server.origin.port).endswith('443')
+        else:
             await self._more()
-        if str(self.server.origin.port).endswith('443') if greets else self._is_hello(self._buffer, material):
+            is_tls = self._buffer[:1] == b'\x16' and material != 'plaintext'
+        if is_tls:
             await self._shake_hands(material)
-        if greets:
+        if 'greeting' in plan:
             await self._send(_case_octets(plan['greeting']))
         if plan.get('deaf'):  # a server that reads nothing: the client's writes fill the connection
             await self._play([StopReading(), Wait('never')])
@@ -7526,7 +7537,8 @@ class _Peer(ServerConnection):
                     asked = octets
                     yield ReadBody(octets)
                 case {'send': data}:
-                    self._look(seen, asked)
+                    if not sent or world.deliver is None:
+                        self._look(seen, asked)
                     data, repeat, gap = world.rewrite(data), step.get('repeat', 1), step.get('gap', world.gap)
                     for piece in [data * repeat] if step.get('gap') == 0 else [data] * repeat:
                         if sent and gap:
@@ -7561,10 +7573,6 @@ class _Peer(ServerConnection):
             elif ahead == b'':
                 self.world.signal('half-closed')
 
-    @staticmethod
-    def _is_hello(octets: bytes | bytearray, material: str) -> bool:
-        return octets[:1] == b'\x16' and material != 'plaintext'
-
     # What is judged
 
     @property
@@ -7583,6 +7591,7 @@ class _World(FakeNetwork):
 
     _connection_type = _Peer
     _apart = False  # but where the case has time between them, as on any network
+    _opened_at = staticmethod(lambda: _NOWHERE)
     connections: list[Any]
 
     def __init__(self, case: Case, deliver: Callable[[bytes], list[bytes]] | None, gap: float, timeout: float) -> None:
@@ -7652,9 +7661,9 @@ class _World(FakeNetwork):
             return self._addresses.setdefault(host, [f'192.0.2.{100 + len(self._addresses)}'])
         if isinstance(plan, dict):
             plan = plan['answers'][: self.looked_up[host]][-1]
-        if isinstance(plan, str):
+        if isinstance(plan, str) and plan != 'nodata':
             raise LookupError(plan)
-        return list(plan)
+        return [] if isinstance(plan, str) else list(plan)
 
     def ttl(self, host: str) -> float:
         plan = self.case.dns.get(host.rstrip('.'))
@@ -7761,11 +7770,9 @@ def _resolver(world: _World, **_: Any) -> tuple[Any, Any]:
             kind = str(error)
             if kind == 'timeout':
                 await asyncio.sleep(_DNS_TIMEOUT)
-                raise dns.DnsTimeout() from None
-            if kind == 'pending':
+            elif kind == 'pending':
                 await world.event('never').wait()
-            failures = {'nxdomain': dns.DnsRecordDoesNotExist, 'nodata': dns.DnsNoMatchingAnswers}
-            raise failures.get(kind, dns.DnsResponseCode)() from None
+            raise getattr(dns, _DNS_ERRORS[kind.upper()])() from None
         found = tuple(
             (dns.IPv4AddressExpiresAt if version == 4 else dns.IPv6AddressExpiresAt)(
                 address, expires_at=world.loop.time() + world.ttl(name)
@@ -7841,10 +7848,8 @@ class _Loopback:
         ip, port = address[0], address[1]
         loopback = '127.0.0.1' if family == socket.AF_INET else '::1'
         how = 'refused' if self.world is None else self.world.connecting(ip)
-        if how == 'refused':
-            raise ConnectionRefusedError(errno.ECONNREFUSED, 'connection refused')
-        if how == 'unreachable':
-            raise OSError(errno.ENETUNREACH, 'network is unreachable')
+        if how in _CONNECT_ERRORS:
+            raise _connect_error(how)
         if how == 'never':
             return ('127.0.0.1', self._full_port())
         return (loopback, self.port(ip, port, family))
