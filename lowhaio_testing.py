@@ -513,7 +513,7 @@ def responses() -> Any:
 # 2 Script ------------------------------------------------------------------------------------------------------------
 #
 # What a server does on one connection, as data. A reply of section 4 becomes a script, a fault of section 5 changes
-# one, a recording of section 7 and a conformance case of section 8 are written as one.
+# one, a recording of section 7 is written as one, and what a conformance case of section 8 says is played as one.
 
 
 class Step:

@@ -460,6 +460,22 @@ async def test_script_reads_to_the_end_whatever_that_is(lowhaio_network: FakeNet
 
 
 @pytest.mark.asyncio
+async def test_end_is_seen_on_loopback_though_octets_are_unread() -> None:
+    net = FakeNetwork()
+    server = net.server(URL)
+    server.play([Expect(b'a'), StopReading(), Wait('never')])
+    (place,) = net.listen().values()
+    with socket.create_connection(place) as sock:
+        sock.send(b'a')
+        while not (server.connections and server.connections[0].received):
+            await asyncio.sleep(0)
+        sock.send(b'unread')
+        open_before = server.connections[0].is_open
+    assert (open_before, server.connections[0].is_open) == (True, False)
+    net.shut()
+
+
+@pytest.mark.asyncio
 async def test_close_is_no_reset_though_octets_are_unread(lowhaio_network: FakeNetwork) -> None:
     server = lowhaio_network.server(URL)
     server.play([Expect(b'a'), StopReading(), Wait('go'), b'bye', Close()])
