@@ -1227,8 +1227,9 @@ def _drive(step: Any, stop: asyncio.Future[None], awaited: Any = _NOT_STARTED) -
                 raise
             if error is None and not stopped and stop.done() and (awaited is None or not awaited.done()):
                 stopped = True
-                if awaited is not None and awaited.cancel():
-                    continue  # what it awaits may be a task, or be waited for by others, who have to know
+                # As above: who else knows of what it awaits has to know, and a task takes its time to end
+                if awaited is not None and awaited.cancel() and not awaited.done():
+                    continue
                 error = asyncio.CancelledError()
         try:
             awaited = step.send(None) if error is None else step.throw(error)
