@@ -6650,13 +6650,14 @@ class Expected:
 
 @dataclasses.dataclass(slots=True)
 class Ask:
-    """One request that the client is asked to make; an adapter reads method, url, headers, params, body and follow."""
+    """One request that the client is asked to make; an adapter reads the fields from method to follow."""
 
     method: str = 'GET'
     url: str = ''
     headers: Sequence[tuple[bytes, bytes]] = ()
     params: Sequence[tuple[str, str]] = ()
     body: Payload | None = None
+    trailers: Sequence[tuple[bytes, bytes]] = ()
     follow: bool = False
     timeout: float | None = None
     read: Any = 'all'
@@ -6808,7 +6809,7 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_ASK_KEYS = _words('method url pad headers params body follow timeout read when idle cancel do repeat expect')
+_ASK_KEYS = _words('method url pad headers params body trailers follow timeout read when idle cancel do repeat expect')
 _EXCHANGE_KEYS = _words('target reply steps then sent connection optional times')
 _CASE_KEYS = _words(
     'id covers clause level why needs options tls dns addresses environment connections wire request exchange vary '
@@ -6821,7 +6822,8 @@ _WIRE_KEYS = _words(
 )
 _CONNECTION_KEYS = _words('greeting beneath tls stall close deaf')
 _SENT_KEYS = _words(
-    'start start_length fields absent body body_length framing once first order octets has lacks ends host not_both'
+    'start start_length fields absent body body_length framing once first order octets has lacks ends host not_both '
+    'trailers'
 )
 
 
@@ -6966,6 +6968,7 @@ def _ask(table: Mapping[str, Any], outcome: str = 'ok') -> Ask:
         headers=[(_case_octets(name), _case_octets(value)) for name, value in table.get('headers', ())],
         params=[(name, value) for name, value in table.get('params', ())],
         body=_payload(table.get('body')),
+        trailers=[(_case_octets(name), _case_octets(value)) for name, value in table.get('trailers', ())],
         expect=Expected(**expect),
     )
 
@@ -7042,6 +7045,8 @@ def _features(case: Case) -> Iterator[str]:
             yield 'tls'
         if ask.expect.trailers:
             yield 'trailers'
+        if ask.trailers:
+            yield 'request-trailers'
         if not re.match(r'https?://(origin|other)\.test(/|$|[?#])', ask.url):
             yield 'names'
         if ask.timeout is not None:
@@ -7252,6 +7257,7 @@ class _Seen:
     raw: bytearray
     exchange: Exchange | None = None
     body: bytearray = dataclasses.field(default_factory=bytearray)
+    trailers: lowhaio.Fields = ()
     complete: bool = False
     finished: float | None = None
 
@@ -7337,6 +7343,8 @@ class _World:
         host = host.rstrip('.').lower()
         self.signal('resolve')
         plan = self.case.dns.get(host)
+        if isinstance(plan, dict) and record in plan:
+            plan = plan[record]
         self.looked_up[host] += record == 'A'  # both records of one look-up come from one answer
         if not self.healed:
             self.queries.append(host if record == 'A' else f'{host} {record}')
@@ -7594,7 +7602,7 @@ class _Peer:
             if self.world.healed and seen.start.startswith('CONNECT '):
                 await self.send(b'HTTP/1.1 200 Established\r\n\r\n')
                 continue
-            if seen.target.startswith(_SECOND):
+            if _SECOND in seen.target:  # to a proxy the target is the whole URL
                 self.world.second.append(seen)
                 body = b'second answer: ' + seen.target.encode()
                 await self.send(b'HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n' % len(body) + body)
@@ -7672,6 +7680,7 @@ class _Peer:
             seen.raw += data[: len(data) - len(decoder.excess)]
             self.buffer += decoder.excess
             self.world.signal('upload')
+        seen.trailers = getattr(decoder, 'trailers', ())
         seen.complete = True
         seen.finished = self.world.loop.time()
         self.world.signal('request')
@@ -8440,6 +8449,9 @@ def _judge_sent(one: _Seen, exchange: Exchange, world: _World) -> Iterator[str]:
         yield f'expected one of {" and ".join(sent["not_both"])}, got both'
     if 'body' in sent and bytes(one.body) != _case_octets(sent['body']):
         yield f'expected the request body {_shown(_case_octets(sent["body"]), 200)}, got {_shown(bytes(one.body), 200)}'
+    trailers = {name.decode('latin-1'): value.decode('latin-1') for name, value in one.trailers}
+    if 'trailers' in sent and trailers != {name.lower(): value for name, value in sent['trailers'].items()}:
+        yield f'expected the request trailers {sent["trailers"]}, got {trailers}'
     if 'octets' in sent and raw != _case_octets(sent['octets']):
         yield f'expected the request {_case_octets(sent["octets"])!r}, got {_shown(raw, 400)}'
     for word in sent.get('has', ()):
