@@ -25,7 +25,21 @@ def ends() -> Iterator[None]:
 
 @pytest.mark.parametrize('scheme', ['http', 'https'])
 async def test_octets_before_a_reset_are_read_and_the_reset_is_noticed_at_once(scheme: str) -> None:
-    """uvloop tells of a socket in error only once, however much there is to read."""
+    await read_up_to_a_reset(scheme)
+
+
+async def test_octets_before_a_reset_on_uvloop() -> None:
+    """It tells of a socket in error only once, however much there is to read."""
+    uvloop = pytest.importorskip('uvloop')
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(read_up_to_a_reset('http'))
+
+    await asyncio.to_thread(run)
+
+
+async def read_up_to_a_reset(scheme: str) -> None:
     authority = trustme.CA()
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert('127.0.0.1').configure_cert(tls)
