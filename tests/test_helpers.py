@@ -285,6 +285,15 @@ async def test_params_are_for_the_first_request(net: FakeNetwork) -> None:
     assert [received.target for received in server.requests] == [b'/1?a=b', b'/2', b'/3?x=y']
 
 
+@pytest.mark.parametrize('url', [HTTP + '/1', HTTP + '/1?x=y', HTTP + '/1?x=y#fragment'])
+async def test_location_of_only_a_fragment_is_the_same_resource_params_and_all(net: FakeNetwork, url: str) -> None:
+    server = net.server(HTTP)
+    server.play(answering(to(b'#again'), OK))
+    assert await follow(net, b'GET', url, params=iter((('a', 'b c'),))) == (b'200', b'ok')
+    assert server.requests[0].target == server.requests[1].target
+    assert server.requests[1].target.endswith(b'a=b%20c')
+
+
 @pytest.mark.parametrize(
     ('location', 'hop'),
     [
