@@ -4394,9 +4394,8 @@ class _Parser:
 def _head_length(segments: Iterable[tuple[_Part, ...]]) -> int:
     """How many octets the heads take, of interim responses too; all of what isn't a message, as far as it is text."""
     octets = b''
-    for parts in segments:
-        for part in parts:
-            octets += _read(part, _SIDE_LIMIT)
+    for part in itertools.chain.from_iterable(segments):
+        octets += _read(part, _SIDE_LIMIT)
         if len(octets) >= _SIDE_LIMIT:
             break
     length = 0
@@ -5524,13 +5523,11 @@ class _StandIn(FakeNetwork):
                     arrived(error.__cause__ if isinstance(error.__cause__, OSError) else error)
                 while connection._wire.is_blocked and not connection._wire.closed:
                     await something()
-            is_whole = framing is not None and framing.complete
-            if is_whole:
-                self._lived(turn, None, None)
-            if is_whole and request.complete and done == request.length:
-                upstream.rest(60)
-            else:
+            if framing is None or not framing.complete:
                 upstream.close()
+            else:
+                self._lived(turn, None, None)
+                upstream.rest(60)
         except asyncio.CancelledError:  # the client has gone away
             if watched.upstream is not None:
                 watched.upstream.close()

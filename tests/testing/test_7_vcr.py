@@ -423,7 +423,9 @@ def _no_warning_unless_expected() -> Iterator[None]:
 
 
 @pytest.mark.asyncio
-async def test_slow_upload_is_recorded_and_replayed(server: Server, cassette: Callable[..., Any]) -> None:
+async def test_slow_upload_is_recorded_and_replayed(
+    server: Server, cassette: Callable[..., Any], tmp_path: Path
+) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for piece in (b'one, ', b'two'):
             yield piece
@@ -434,6 +436,7 @@ async def test_slow_upload_is_recorded_and_replayed(server: Server, cassette: Ca
             async with Pool() as request:
                 assert await buffered((await request(b'POST', server.url + '/echo', body=pieces()))[2]) == b'one, two'
     assert len(server.asked) == 1
+    assert interactions(tmp_path)[0]['request']['body'] == 'one, two'
 
 
 def test_answer_that_is_no_http_is_left_out_and_that_is_said(cassette: Callable[..., Any]) -> None:
