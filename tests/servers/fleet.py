@@ -337,6 +337,7 @@ class Fleet:
                     ssl_protocols TLSv1.2 TLSv1.3;
                     root {self.files};
                     location = /nothing {{ return 204; }}
+                    absolute_redirect off;  # whose port would differ each time
                     location = /moved {{ return 302 /small; }}
                     location = /limited {{ client_max_body_size 1k; return 413 "too large"; }}
                     location ~ ^/(echo|sink|moved-post|trailers|big-chunked/[0-9]+)$ {{
