@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from netkit import BOTH, FOR_EVER, HTTP, HTTPS, OK, Body, answering, fetch, pieces, reply
 
 import lowhaio
@@ -21,21 +19,9 @@ from lowhaio import (
     redirectable,
     streamed,
 )
-from lowhaio_testing import Close, ExpectRequest, FakeNetwork, Pause, Script, VirtualTime, network, virtual_time
+from lowhaio_testing import Close, ExpectRequest, FakeNetwork, Pause, Script, VirtualTime
 
 pytestmark = pytest.mark.asyncio
-
-
-@pytest_asyncio.fixture
-async def net() -> AsyncIterator[FakeNetwork]:
-    with network() as fake:
-        yield fake
-
-
-@pytest_asyncio.fixture
-async def clock() -> AsyncIterator[VirtualTime]:
-    with virtual_time() as virtual:
-        yield virtual
 
 
 # -- streamed and buffered --

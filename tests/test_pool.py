@@ -11,7 +11,6 @@ from typing import Any
 
 import aiodnsresolver
 import pytest
-import pytest_asyncio
 from loops import new_loop
 from netkit import (
     BOTH,
@@ -59,24 +58,11 @@ from lowhaio_testing import (
     VirtualTime,
     Wait,
     network,
-    virtual_time,
 )
 
 pytestmark = pytest.mark.asyncio
 
 ONE, TWO, SIX = '192.0.2.1', '192.0.2.2', '2001:db8::1'
-
-
-@pytest_asyncio.fixture
-async def net() -> AsyncIterator[FakeNetwork]:
-    with network() as fake:
-        yield fake
-
-
-@pytest_asyncio.fixture
-async def clock() -> AsyncIterator[VirtualTime]:
-    with virtual_time() as virtual:
-        yield virtual
 
 
 # -- what it is --
