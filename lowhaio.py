@@ -231,7 +231,7 @@ _TARGET_SAFE = "%!$&'()*+,;=:@/?"  # quote() leaves letters, digits and -._~ alo
 _LABEL = re.compile(r'[a-z0-9_-]{1,63}')
 _DOTS = re.compile('[.\u3002\uff0e\uff61]')
 _NUMBER = re.compile(r'[0-9]+|0x[0-9a-f]*')
-_ZONE = re.compile(r'[A-Za-z0-9._~-]+')
+_ZONE = re.compile(r'[A-Za-z0-9._~-]{1,64}')
 _DEVIATIONS = frozenset('\u00df\u1e9e\u03c2\u200c\u200d')  # IDNA 2003 and 2008 disagree about what these map to
 
 
@@ -1227,8 +1227,9 @@ def _drive(step: Any, stop: asyncio.Future[None], awaited: Any = _NOT_STARTED) -
                 raise
             if error is None and not stopped and stop.done() and (awaited is None or not awaited.done()):
                 stopped = True
-                if awaited is not None and awaited.cancel():
-                    continue  # what it awaits may be a task, or be waited for by others, who have to know
+                # As above: who else knows of what it awaits has to know, and a task takes its time to end
+                if awaited is not None and awaited.cancel() and not awaited.done():
+                    continue
                 error = asyncio.CancelledError()
         try:
             awaited = step.send(None) if error is None else step.throw(error)
@@ -2179,13 +2180,14 @@ _SUSPENDED: Any = object()
 class _Source:
     """The caller's body iterator, stepped by hand so that a slow one delays neither the head nor the response."""
 
-    __slots__ = ('_awaited', '_first', '_iterator', '_step', 'ended', 'error')
+    __slots__ = ('_awaited', '_first', '_iterator', '_step', 'begun', 'ended', 'error')
 
     def __init__(self, iterator: AsyncIterator[bytes]) -> None:
         self._iterator = iterator
         self._first: Any = None
         self._step: Any = None
         self._awaited: Any = None
+        self.begun = False
         self.ended = False
         self.error: BaseException | None = None  # what the iterator raised
 
@@ -2199,6 +2201,7 @@ class _Source:
         if self._first is not None:
             first, self._first = self._first, None
             return first
+        self.begun = True
         try:
             step: Any = self._iterator.__anext__()
             if not hasattr(step, 'send'):
@@ -2282,8 +2285,6 @@ class _Upload:
                 sent = goes_on and await self._send(message.source, message.framing)
         finally:
             connection.listen(None)
-            if message is not None:
-                await message.close()
         if connection.lost is not None:
             self._salvage()
         if self.final is None and (error := self._error or connection.lost) is not None:
@@ -2430,6 +2431,14 @@ class _Message:
             self._payload = b''
         self._head = head
         return head
+
+    def is_unbegun(self) -> bool:
+        """Whether the iterator of the body has not been touched yet, as while the server's 100 is waited for."""
+        return self.source is not None and not self.source.begun
+
+    def is_repeatable(self) -> bool:
+        """Whether the body can be sent on another connection: because it can be made anew, or is not begun yet."""
+        return _is_repeatable_body(self._body[0]) or self.is_unbegun()
 
     def raised(self, error: BaseException) -> bool:
         """Whether an error is the body's own, and not the exchange's: it may stream another response."""
@@ -3065,6 +3074,8 @@ def Pool(
                 if sock_pre_message is not None:
                     sock_pre_message(connection.sock)
                 answer, rest, sent = await _exchange(connection, head, message, max_header_length)
+                if message is not None:
+                    await message.close()
                 if sock_post_message is not None:
                     sock_post_message(connection.sock)
                 response_body = response_framing(method, answer)
@@ -3072,19 +3083,19 @@ def Pool(
             except BaseException as error:
                 if connection is not None:
                     connection.close()
-                if message is not None:
-                    await message.close()
-                if (
+                repeats = (
                     reused
                     and not retried
                     and isinstance(error, HttpDataError)
                     and not isinstance(error, HttpTimeoutError)
                     and connection is not None
                     and not connection.answered
-                    and not (message is not None and message.raised(error))
                     and method in _IDEMPOTENT
-                    and _is_repeatable_body(body)
-                ):
+                    and (message is None or (message.is_repeatable() and not message.raised(error)))
+                )
+                if message is not None and not (repeats and message.is_unbegun()):
+                    await message.close()
+                if repeats:
                     if log is not None:
                         log.info('Repeating on a fresh connection: %s', error)
                     retried = fresh = True
@@ -3291,6 +3302,7 @@ def redirectable(
         **options: Any,
     ) -> Any:
         headers = tuple(headers)
+        params = params if isinstance(params, Mapping) else tuple(params or ())
         current = url
         for hops in range(max_redirects + 1):
             response = await request(method, current, params, headers, body, body_args, body_kwargs, **options)
@@ -3300,7 +3312,7 @@ def redirectable(
             if rule is None or not locations:
                 return response
             try:
-                target = _redirect_target(current, locations, allow_downgrade)
+                target = _redirect_target(_with_params(current, params), locations, allow_downgrade)
                 if hops == max_redirects:
                     raise HttpRedirectError(
                         f'expected at most {max_redirects} redirects, got another to {_shown_url(target)}'
@@ -3325,6 +3337,15 @@ def redirectable(
         raise AssertionError('the last hop returns or raises')  # pragma: no cover - for the type checker
 
     return redirectable_request
+
+
+def _with_params(url: str, params: Any) -> str:
+    """The whole URL that was requested: what a Location without a path is relative to."""
+    if not params:
+        return url
+    parsed = parse_url(url)
+    target = add_params(parsed.target, params).decode('ascii')
+    return f'{parsed.origin.scheme}://{parsed.host.decode("ascii")}{target}' + url[len(url.partition('#')[0]) :]
 
 
 def _redirect_target(current: str, locations: set[bytes], allow_downgrade: bool) -> str:

@@ -4121,8 +4121,6 @@ class _RequestReader:
 
     def feed(self, data: bytes) -> None:
         """Take octets; `request` is there once its head is."""
-        if self.error is not None:
-            return
         try:
             self._feed(data)
         except HttpError as error:
@@ -4208,7 +4206,7 @@ _Kind = type[Send] | type[Expect]
 _Part = bytes | _Span
 
 
-class _InFile:
+class _InFile(Step):
     """What a step has in place of its data: parts of it are in a file, and read when they are wanted."""
 
     __slots__ = ()
@@ -4222,14 +4220,10 @@ class _InFile:
         return (self.data,)
 
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, (Send, Expect))
-            and isinstance(self, Send) == isinstance(other, Send)
-            and self.data == other.data
-        )
+        return isinstance(other, Step) and _kind_of(other) is _kind_of(self) and self._said() == other._said()
 
     def __hash__(self) -> int:
-        return hash((isinstance(self, Send), self.data))
+        return hash((_kind_of(self), self._said()))  # that of a step in memory
 
 
 class _SendFromFile(_InFile, Send):  # type: ignore[override]
@@ -4645,9 +4639,8 @@ class _Parser:
 def _head_length(segments: Iterable[tuple[_Part, ...]]) -> int:
     """How many octets the heads take, of interim responses too; all of what isn't a message, as far as it is text."""
     octets = b''
-    for parts in segments:
-        for part in parts:
-            octets += _read(part, _SIDE_LIMIT)
+    for part in itertools.chain.from_iterable(segments):
+        octets += _read(part, _SIDE_LIMIT)
         if len(octets) >= _SIDE_LIMIT:
             break
     length = 0
@@ -4881,7 +4874,7 @@ class _ConnectionLog:
 class _Ear:
     """A socket, and a recorder that hears what goes through it. Whatever else is asked of it is the socket's."""
 
-    __slots__ = ('_ended', '_log', '_recv', '_send', '_sendmsg', '_sock')
+    __slots__ = ('_log', '_recv', '_send', '_sendmsg', '_sock')
 
     def __init__(self, sock: Any, log: _ConnectionLog) -> None:
         self._sock = sock
@@ -4889,7 +4882,6 @@ class _Ear:
         self._recv = sock.recv
         self._send = sock.send
         self._sendmsg = getattr(sock, 'sendmsg', None)
-        self._ended = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sock, name)
@@ -4898,20 +4890,22 @@ class _Ear:
         """As the socket's; b'' is the end, also in the recording."""
         try:
             data: bytes = self._recv(size)
-        except OSError as error:
-            self._note(error)
+        except ConnectionResetError:
+            self._log.ended(Reset())
+            raise
+        except ssl.SSLEOFError:
+            self._log.ended(Close(notify=False))
             raise
         if data:
             self._log.received(data)
         else:
-            self._end(Close())
+            self._log.ended(Close())
         return data
 
     def send(self, data: bytes | memoryview) -> int:
         """As the socket's."""
         sent: int = self._send(data)
-        if sent:
-            self._log.sent(bytes(memoryview(data)[:sent]))
+        self._log.sent(bytes(memoryview(data)[:sent]))
         return sent
 
     def sendmsg(self, buffers: Iterable[bytes | memoryview]) -> int:
@@ -4919,21 +4913,8 @@ class _Ear:
         buffers = list(buffers)
         assert self._sendmsg is not None
         sent: int = self._sendmsg(buffers)
-        if sent:
-            self._log.sent(_joined(buffers, sent))
+        self._log.sent(_joined(buffers, sent))
         return sent
-
-    def _note(self, error: OSError) -> None:
-        """An error that is the end of the connection."""
-        if isinstance(error, ConnectionResetError):
-            self._end(Reset())
-        elif isinstance(error, ssl.SSLEOFError):
-            self._end(Close(notify=False))
-
-    def _end(self, step: Step) -> None:
-        if not self._ended:
-            self._ended = True
-            self._log.ended(step)
 
 
 def _joined(buffers: Iterable[bytes | memoryview], size: int) -> bytes:
@@ -4942,8 +4923,6 @@ def _joined(buffers: Iterable[bytes | memoryview], size: int) -> bytes:
     for buffer in buffers:
         pieces.append(bytes(memoryview(buffer)[:size]))
         size -= len(pieces[-1])
-        if not size:
-            break
     return b''.join(pieces)
 
 
@@ -5017,7 +4996,7 @@ _SECRET_NAMES = frozenset(
 _PLAIN_NAMES = frozenset((b'key', b'pin', b'session', b'credential', b'credentials'))  # too common to be secret in JSON
 _JSON_NAME = re.compile(rb'"((?:[^"\\]|\\.){1,64})"\s*:\s*')
 _JSON_TOKEN = re.compile(rb'"((?:[^"\\]|\\.)*)(?:"|\\?\Z)(\s*:)?|(-?[0-9][0-9.eE+-]*)|([\[{])|([\]}])')
-_PAIR = re.compile(rb'([^=&?;#\s"\'<>]{1,128})=([^&;#\s"\'<>]*)')
+_PAIR = re.compile(rb'(?:^|[&?;#\s"\'<>])([^=&?;#\s"\'<>]{1,128}+)=([^&;#\s"\'<>]*)')
 _XML_VALUE = re.compile(rb'<(?:[\w.-]+:)?([A-Za-z][\w.-]{0,63})(?:\s[^<>]*)?>([^<>]+)</')
 _XML_ATTRIBUTE = re.compile(rb'\s(?:[\w.-]+:)?([A-Za-z][\w.-]{0,63})\s*=\s*["\']([^"\'<>]+)["\']')
 _PART_VALUE = re.compile(rb'\bname="?([^"\r\n;]{1,64})"?[^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n(.*?)\r\n--', re.DOTALL)
@@ -5169,7 +5148,9 @@ class Scrub:
             edits = _merged([*self._value(name, value), *self._literal(value)], value)
             fields.append((name, _edited(value, edits)))
         scrubbed = RecordedRequest(request.method, _edited(request.target, line), tuple(fields), request.head_length)
-        if request.length > _SPOOL_LIMIT:
+        if not request.complete:
+            pass  # its body is compared once it is there
+        elif request.length > _SPOOL_LIMIT:
             with io.BytesIO(request.body) as file:
                 self._mask(file, _media_type(request.fields))
                 scrubbed.body += file.getbuffer()
@@ -5287,18 +5268,16 @@ class Scrub:
 
         Only text is looked through, as it is on the wire.
         """
-        changed = False
+        changed, offset = False, 0
         if b'\0' in file.read(4096):
             return changed
-        for offset in itertools.count(0, 2**20):
-            file.seek(offset)
-            window = file.read(2**20 + 4096)
-            if not window:
-                return changed
+        file.seek(0)
+        while window := file.read(2**20 + 4096):
             for start, end, new in _merged([*self._body(window, media_type), *self._literal(window)], window):
                 file.seek(offset + start)
                 file.write((b'1' if new == b'0' else b'x') * (end - start))
                 changed = True
+            offset = file.seek(offset + 2**20)
         return changed
 
 
@@ -5581,19 +5560,21 @@ class _Watched:
 
     def _sent(self, data: bytes) -> None:
         reader = self._reader
-        if reader.is_between:
-            self._start, self._decided, reader.request = self._offset, False, None
-        self._offset += len(data)
-        reader.feed(data)
-        if reader.error is not None:
-            raise FakeNetworkError(f'expected the client to send HTTP/1.1, got {reader.error}') from reader.error
-        request = reader.request
-        if request is not None and not self._decided:
-            request.origin = self.origin
-            exchange = self._network._decide(request)
-            if exchange is not None:
-                self._decided = True
-                self.turns.append(_Turn(self._start, request, exchange))
+        while data or reader.rest:  # a client of another kind may not wait for answers
+            if reader.is_between:
+                self._start, self._decided, reader.request = self._offset - len(reader.rest), False, None
+            self._offset += len(data)
+            reader.feed(data)
+            data = b''
+            if reader.error is not None:
+                raise FakeNetworkError(f'expected the client to send HTTP/1.1, got {reader.error}') from reader.error
+            request = reader.request
+            if request is not None and not self._decided:
+                request.origin = self.origin
+                exchange = self._network._decide(request)
+                if exchange is not None:
+                    self._decided = True
+                    self.turns.append(_Turn(self._start, request, exchange))
 
 
 class _StandIn(FakeNetwork):
@@ -5607,17 +5588,12 @@ class _StandIn(FakeNetwork):
 
     # What subclasses say
 
-    def _knows(self, origin: Origin) -> bool:
-        """Whether requests to an origin may come."""
-        raise NotImplementedError
+    # What answers a request: a RecordedExchange, _LIVE, or None as long as more of the request is needed
+    _decide: Callable[[RecordedRequest], Any]
 
-    def _decide(self, request: RecordedRequest) -> Any:
-        """What answers a request: an RecordedExchange, _LIVE, or None as long as more of the request is needed."""
-        raise NotImplementedError
-
-    def _unknown(self, origin: Origin) -> str:
-        """What is wrong with asking it."""
-        raise NotImplementedError
+    def _unknown(self, origin: Origin) -> str | None:
+        """What is wrong with asking an origin anything."""
+        return None
 
     def _tap(self) -> lowhaio.Network:
         """The network that requests to real servers go through."""
@@ -5647,8 +5623,8 @@ class _StandIn(FakeNetwork):
     def _check_known(self, origin: Origin) -> None:
         if any(server.origin == origin for server in self.servers):
             return
-        if not self._knows(origin):
-            raise self._unexpected(self._unknown(origin))
+        if (wrong := self._unknown(origin)) is not None:
+            raise self._unexpected(wrong)
         server = self.server(_url(origin).replace('%', '%25'))
         server._serves = self._serve
 
@@ -5744,8 +5720,6 @@ class _StandIn(FakeNetwork):
 
         def arrived(octets: bytes | Exception) -> None:
             nonlocal framing, over
-            if over:
-                return
             if isinstance(octets, Exception):
                 end(Reset() if isinstance(octets, ConnectionResetError) else Close(notify=False))
             elif not octets:
@@ -5764,11 +5738,15 @@ class _StandIn(FakeNetwork):
                     if octets:
                         framing.feed(octets)
                     over = framing.complete
+            if over:
+                upstream.listen(None)
             wake()
 
         try:
-            upstream = watched.upstream
-            if upstream is None or upstream.closed or not upstream.is_quiet():
+            before = watched.upstream
+            if before is not None and not before.closed and before.is_quiet():
+                upstream = before
+            else:
                 upstream = watched.upstream = await self._dial(watched.origin)
             upstream.idle = False
             upstream.listen(arrived)
@@ -5777,7 +5755,9 @@ class _StandIn(FakeNetwork):
                 octets = bytes(connection.received[turn.start + done :])
                 if octets:
                     done += len(octets)
-                    await upstream.send(octets)
+                    upstream.write((octets,))
+                    if not await upstream.flush(lambda: over):
+                        break  # it has answered, or what it answered before it was lost is read below
                 else:
                     await something()
             upstream.listen(None)
@@ -5866,15 +5846,23 @@ class _Replay(_StandIn):
         self.asked: list[tuple[RecordedExchange, RecordedRequest]] = []  # what was played, and for which requests
         self._used: set[int] = set()
 
-    def _knows(self, origin: Origin) -> bool:
-        return self._live is not None or any(exchange.origin == origin for exchange, _ in self._recorded)
-
-    def _unknown(self, origin: Origin) -> str:
+    def _unknown(self, origin: Origin) -> str | None:
         others = list(dict.fromkeys(_url(exchange.origin) for exchange, _ in self._recorded))
+        if self._live is not None or _url(origin) in others:
+            return None
         return f'{self._title} has no exchange with {_url(origin)}: it has {" and ".join(others) or "none at all"}'
 
     def _tap(self) -> lowhaio.Network:
         return self._live or self.inner
+
+    async def _serve(self, connection: ServerConnection) -> None:
+        origin = connection.server.origin
+        for number, (exchange, recorded) in enumerate(self._recorded):
+            if number not in self._used and exchange.origin == origin and not recorded.target:
+                self._used.add(number)  # a server that spoke first, and was not asked anything
+                await connection._play(exchange.script)
+                break
+        await super()._serve(connection)
 
     def _decide(self, request: RecordedRequest) -> Any:
         scrubbed = self._scrub.request(request)
@@ -5922,8 +5910,6 @@ class _Replay(_StandIn):
         """Why nothing answers a request: the exchange that is nearest to it, and how that differs."""
         message = f'{self._title} has no exchange for {request}'
         parts = [part for part in self._match if part != 'body' or request.complete]
-        if not self._recorded:
-            return f'{message}: it is empty'
         import difflib
 
         def distance(entry: tuple[int, tuple[RecordedExchange, RecordedRequest]]) -> tuple[int, float, bool]:
@@ -5979,14 +5965,9 @@ def _request_of(exchange: RecordedExchange) -> RecordedRequest:
 
 
 def _is_answered_early(exchange: RecordedExchange, request: RecordedRequest) -> bool:
-    """Whether the server said something before it had all of the request."""
-    heard = 0
-    for step in exchange.script:
-        if isinstance(step, Expect):
-            heard += _size(step)
-        elif isinstance(step, Send):
-            return heard < request.length or not request.complete
-    return False
+    """Whether the server said something before it had all of the request, or never had it."""
+    before = itertools.takewhile(lambda step: not isinstance(step, Send), exchange.script)
+    return not request.complete or sum(map(_size, _of(before, Expect))) < request.length
 
 
 # Modes
@@ -6310,9 +6291,6 @@ class _VcrNetwork(_StandIn):
         self._answers: dict[int, list[bytes]] = {}
         self._kept: list[tuple[int, Any]] = []  # their places in that order, and their interactions in the cassette
 
-    def _knows(self, origin: Origin) -> bool:
-        return True
-
     def _decide(self, request: RecordedRequest) -> Any:
         if not request.complete:
             return None
@@ -6341,9 +6319,7 @@ class _VcrNetwork(_StandIn):
         return _need('vcr.request', 'a cassette of vcrpy').Request(request.method.decode(), url, body, headers)
 
     def _lived(self, turn: _Turn, octets: bytes | None, step: Step | None) -> None:
-        segments = self._answers.get(id(turn.request))
-        if segments is None:
-            return
+        segments = self._answers[id(turn.request)]
         if octets is not None:
             segments.append(octets)
             return
@@ -6394,8 +6370,7 @@ class _Switch(type):
 
     def __setattr__(cls, name: str, value: Any) -> None:
         super().__setattr__(name, value)
-        if name == 'connection':
-            _switch_cassette(value)
+        _switch_cassette(value)
 
 
 class VcrSeam(metaclass=_Switch):
@@ -6630,8 +6605,7 @@ def _from_cassette(name: str, lost: list[str]) -> Recording:
         body = request.body
         octets = b'' if body is None else body.read() if hasattr(body, 'read') else bytes(body)
         messages.add(request.method, request.uri, request.headers.items(), octets, response)
-    if messages.exchanges:
-        lost.append('a cassette does not say which requests shared a connection, nor when and how it ended')
+    lost.append('a cassette does not say which requests shared a connection, nor when and how it ended')
     if any('lowhaio' not in response for response in read[1]):
         lost.append('it does not say in which pieces bodies came')
     return Recording(messages.exchanges)
@@ -6720,8 +6694,7 @@ def _from_har(name: str, lost: list[str]) -> Recording:
     versions = {str(entry['response'].get('httpVersion', '')).lower() for entry in entries}
     if others := versions - {'http/1.1', ''}:
         lost.append(f'what came over {", ".join(sorted(others))} is put into HTTP/1.1')
-    if messages.exchanges:
-        lost.append('a HAR file holds bodies without their codings, and neither segments nor how connections ended')
+    lost.append('a HAR file holds bodies without their codings, and neither segments nor how connections ended')
     return Recording(messages.exchanges)
 
 
@@ -6745,8 +6718,7 @@ def _to_cassette(recording: Recording, name: str, lost: list[str]) -> None:
         responses.append(message)
     if any(isinstance(step, Pause) for exchange in recording.exchanges for step in exchange.script):
         lost.append('pauses are left out')
-    if recording.exchanges:
-        lost.append('which requests shared a connection, and how it ended, is left out')
+    lost.append('which requests shared a connection, and how it ended, is left out')
     text = _need('vcr.serialize', 'a cassette of vcrpy').serialize(
         {'requests': requests, 'responses': responses}, _cassette_serializer(name)
     )
@@ -6848,13 +6820,14 @@ class Expected:
 
 @dataclasses.dataclass(slots=True)
 class Ask:
-    """One request that the client is asked to make; an adapter reads method, url, headers, params, body and follow."""
+    """One request that the client is asked to make; an adapter reads the fields from method to follow."""
 
     method: str = 'GET'
     url: str = ''
     headers: Sequence[tuple[bytes, bytes]] = ()
     params: Sequence[tuple[str, str]] = ()
     body: Payload | None = None
+    trailers: Sequence[tuple[bytes, bytes]] = ()
     follow: bool = False
     timeout: float | None = None
     read: Any = 'all'
@@ -7006,7 +6979,7 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_ASK_KEYS = _words('method url pad headers params body follow timeout read when idle cancel do repeat expect')
+_ASK_KEYS = _words('method url pad headers params body trailers follow timeout read when idle cancel do repeat expect')
 _EXCHANGE_KEYS = _words('target reply steps then sent connection optional times')
 _CASE_KEYS = _words(
     'id covers clause level why needs options tls dns addresses environment connections wire request exchange vary '
@@ -7019,7 +6992,8 @@ _WIRE_KEYS = _words(
 )
 _CONNECTION_KEYS = _words('greeting beneath tls stall close deaf')
 _SENT_KEYS = _words(
-    'start start_length fields absent body body_length framing once first order octets has lacks ends host not_both'
+    'start start_length fields absent body body_length framing once first order octets has lacks ends host not_both '
+    'trailers'
 )
 
 
@@ -7164,6 +7138,7 @@ def _ask(table: Mapping[str, Any], outcome: str = 'ok') -> Ask:
         headers=[(_case_octets(name), _case_octets(value)) for name, value in table.get('headers', ())],
         params=[(name, value) for name, value in table.get('params', ())],
         body=_payload(table.get('body')),
+        trailers=[(_case_octets(name), _case_octets(value)) for name, value in table.get('trailers', ())],
         expect=Expected(**expect),
     )
 
@@ -7240,6 +7215,8 @@ def _features(case: Case) -> Iterator[str]:
             yield 'tls'
         if ask.expect.trailers:
             yield 'trailers'
+        if ask.trailers:
+            yield 'request-trailers'
         if not re.match(r'https?://(origin|other)\.test(/|$|[?#])', ask.url):
             yield 'names'
         if ask.timeout is not None:
@@ -7490,7 +7467,7 @@ class _Peer(ServerConnection):
         world = self.world
         if world.healed and seen.method == b'CONNECT':
             yield Send(b'HTTP/1.1 200 Established\r\n\r\n')
-        elif seen.target.startswith(_SECOND.encode()):
+        elif _SECOND.encode() in seen.target:  # to a proxy the target is the whole URL
             world.second.append(seen)
             body = b'second answer: ' + seen.target
             yield Send(b'HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n' % len(body) + body)
@@ -7654,6 +7631,8 @@ class _World(FakeNetwork):
         host = host.rstrip('.').lower()
         self.signal('resolve')
         plan = self.case.dns.get(host)
+        if isinstance(plan, dict) and record in plan:
+            plan = plan[record]
         self.looked_up[host] += record == 'A'  # both records of one look-up come from one answer
         if not self.healed:
             self.queried.append(host if record == 'A' else f'{host} {record}')
@@ -8368,6 +8347,9 @@ def _judge_sent(one: _Seen, exchange: Exchange, world: _World) -> Iterator[str]:
         yield f'expected one of {" and ".join(sent["not_both"])}, got both'
     if 'body' in sent and bytes(one.body) != _case_octets(sent['body']):
         yield f'expected the request body {_shown(_case_octets(sent["body"]), 200)}, got {_shown(bytes(one.body), 200)}'
+    trailers = {name.decode('latin-1'): value.decode('latin-1') for name, value in one.trailers}
+    if 'trailers' in sent and trailers != {name.lower(): value for name, value in sent['trailers'].items()}:
+        yield f'expected the request trailers {sent["trailers"]}, got {trailers}'
     if 'octets' in sent and raw != _case_octets(sent['octets']):
         yield f'expected the request {_case_octets(sent["octets"])!r}, got {_shown(raw, 400)}'
     for word in sent.get('has', ()):

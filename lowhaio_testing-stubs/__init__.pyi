@@ -781,6 +781,7 @@ class Ask:
     headers: Sequence[tuple[bytes, bytes]] = ()
     params: Sequence[tuple[str, str]] = ()
     body: Payload | None = None
+    trailers: Sequence[tuple[bytes, bytes]] = ()
     follow: bool = False
     timeout: float | None = None
     read: Any = 'all'

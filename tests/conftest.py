@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine, Generator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping
 from typing import Any, TypeVar
 
 import pytest
+import pytest_asyncio
 from loops import LOOP, fail_if_client_made_tasks, new_loop
 
 import lowhaio
+import lowhaio_testing
+from lowhaio_testing import FakeNetwork, VirtualTime
 
 T = TypeVar('T')
 
@@ -59,6 +62,23 @@ def run() -> Callable[[Coroutine[Any, Any, T]], T]:
             return runner.run(coroutine)
 
     return run
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# What most tests of the client use
+
+
+@pytest_asyncio.fixture
+async def net() -> AsyncIterator[FakeNetwork]:
+    """A network inside the test, which is checked at its end."""
+    with lowhaio_testing.network() as fake:
+        yield fake
+
+
+@pytest_asyncio.fixture
+async def clock() -> AsyncIterator[VirtualTime]:
+    with lowhaio_testing.virtual_time() as virtual:
+        yield virtual
 
 
 # ---------------------------------------------------------------------------------------------------------------

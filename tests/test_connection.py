@@ -16,7 +16,6 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-import pytest_asyncio
 import trustme
 from netkit import BOTH, FOR_EVER, HTTP, HTTPS, OK, Body, answering, fetch, reply, settle, until
 
@@ -50,23 +49,9 @@ from lowhaio_testing import (
     StopReading,
     VirtualTime,
     Wait,
-    network,
-    virtual_time,
 )
 
 pytestmark = pytest.mark.asyncio
-
-
-@pytest_asyncio.fixture
-async def net() -> AsyncIterator[FakeNetwork]:
-    with network() as fake:
-        yield fake
-
-
-@pytest_asyncio.fixture
-async def clock() -> AsyncIterator[VirtualTime]:
-    with virtual_time() as virtual:
-        yield virtual
 
 
 class Keeping(Network):

@@ -33,23 +33,11 @@ from lowhaio import (
     Origin,
     Pool,
 )
-from lowhaio_testing import Close, ExpectRequest, FakeNetwork, Script, VirtualTime, network, virtual_time
+from lowhaio_testing import Close, ExpectRequest, FakeNetwork, Script, VirtualTime, virtual_time
 
 pytestmark = pytest.mark.asyncio
 
 ONE, TWO, THREE, SIX = '192.0.2.1', '192.0.2.2', '192.0.2.3', '2001:db8::1'
-
-
-@pytest_asyncio.fixture
-async def net() -> AsyncIterator[FakeNetwork]:
-    with network() as fake:
-        yield fake
-
-
-@pytest_asyncio.fixture
-async def clock() -> AsyncIterator[VirtualTime]:
-    with virtual_time() as virtual:
-        yield virtual
 
 
 def used(net: FakeNetwork) -> list[str]:

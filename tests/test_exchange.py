@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from netkit import (
     BOTH,
     EVIL,
@@ -62,25 +61,12 @@ from lowhaio_testing import (
     VirtualTime,
     Wait,
     network,
-    virtual_time,
 )
 
 pytestmark = pytest.mark.asyncio
 
 CHUNKED_POST = b'POST / HTTP/1.1\r\nhost: a.test\r\ntransfer-encoding: chunked\r\n\r\n'
 TOO_LARGE = b'HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\n\r\nbig'
-
-
-@pytest_asyncio.fixture
-async def net() -> AsyncIterator[FakeNetwork]:
-    with network() as fake:
-        yield fake
-
-
-@pytest_asyncio.fixture
-async def clock() -> AsyncIterator[VirtualTime]:
-    with virtual_time() as virtual:
-        yield virtual
 
 
 def for_ever() -> Any:

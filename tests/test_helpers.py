@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from netkit import BOTH, FOR_EVER, HTTP, HTTPS, OK, Body, answering, fetch, pieces, reply
 
 import lowhaio
@@ -21,21 +19,9 @@ from lowhaio import (
     redirectable,
     streamed,
 )
-from lowhaio_testing import Close, ExpectRequest, FakeNetwork, Pause, Script, VirtualTime, network, virtual_time
+from lowhaio_testing import Close, ExpectRequest, FakeNetwork, Pause, Script, VirtualTime
 
 pytestmark = pytest.mark.asyncio
-
-
-@pytest_asyncio.fixture
-async def net() -> AsyncIterator[FakeNetwork]:
-    with network() as fake:
-        yield fake
-
-
-@pytest_asyncio.fixture
-async def clock() -> AsyncIterator[VirtualTime]:
-    with virtual_time() as virtual:
-        yield virtual
 
 
 # -- streamed and buffered --
@@ -283,6 +269,15 @@ async def test_params_are_for_the_first_request(net: FakeNetwork) -> None:
     server.play(answering(to(b'/2'), to(b'/3?x=y'), OK))
     assert await follow(net, b'GET', HTTP + '/1', params=(('a', 'b'),)) == (b'200', b'ok')
     assert [received.target for received in server.requests] == [b'/1?a=b', b'/2', b'/3?x=y']
+
+
+@pytest.mark.parametrize('url', [HTTP + '/1', HTTP + '/1?x=y', HTTP + '/1?x=y#fragment'])
+async def test_location_of_only_a_fragment_is_the_same_resource_params_and_all(net: FakeNetwork, url: str) -> None:
+    server = net.server(HTTP)
+    server.play(answering(to(b'#again'), OK))
+    assert await follow(net, b'GET', url, params=iter((('a', 'b c'),))) == (b'200', b'ok')
+    assert server.requests[0].target == server.requests[1].target
+    assert server.requests[1].target.endswith(b'a=b%20c')
 
 
 @pytest.mark.parametrize(

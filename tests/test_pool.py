@@ -11,7 +11,6 @@ from typing import Any
 
 import aiodnsresolver
 import pytest
-import pytest_asyncio
 from loops import new_loop
 from netkit import (
     BOTH,
@@ -59,24 +58,11 @@ from lowhaio_testing import (
     VirtualTime,
     Wait,
     network,
-    virtual_time,
 )
 
 pytestmark = pytest.mark.asyncio
 
 ONE, TWO, SIX = '192.0.2.1', '192.0.2.2', '2001:db8::1'
-
-
-@pytest_asyncio.fixture
-async def net() -> AsyncIterator[FakeNetwork]:
-    with network() as fake:
-        yield fake
-
-
-@pytest_asyncio.fixture
-async def clock() -> AsyncIterator[VirtualTime]:
-    with virtual_time() as virtual:
-        yield virtual
 
 
 # -- what it is --
@@ -471,6 +457,27 @@ async def test_body_decides_whether_a_request_is_repeated(net: FakeNetwork, make
         else:
             with pytest.raises(HttpConnectionClosedError):
                 await request(b'PUT', HTTP, **make())
+
+
+@pytest.mark.parametrize('method', [b'PUT', b'POST'])
+async def test_iterator_that_was_not_begun_is_sent_on_a_fresh_connection(net: FakeNetwork, method: bytes) -> None:
+    """While the server's 100 is waited for, nothing of the body has been asked for."""
+    server = net.server(HTTP)
+    head = b'%b / HTTP/1.1\r\nhost: a.test\r\nexpect: 100-continue\r\ntransfer-encoding: chunked\r\n\r\n' % method
+    goes_on = Script(Expect(head), b'HTTP/1.1 100 Continue\r\n\r\n', Expect(b'4\r\ndata\r\n0\r\n\r\n'), OK)
+    is_repeated = method == b'PUT'
+    server.play(Script(ExpectRequest(), OK, Expect(head), Close()), *[goes_on] * is_repeated)
+    body = Body(b'data')
+    async with Pool() as request:
+        assert await fetch(request, HTTP) == b'ok'
+        sent = fetch(request, HTTP, method, headers=((b'expect', b'100-continue'),), body=body)
+        if is_repeated:
+            assert await sent == b'ok'
+            assert body.taken == 1
+        else:
+            with pytest.raises(HttpConnectionClosedError):
+                await sent
+            assert body.closed == 1
 
 
 async def test_request_is_repeated_only_once(net: FakeNetwork) -> None:

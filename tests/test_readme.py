@@ -10,6 +10,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import textwrap
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -159,6 +160,28 @@ def test_block_pytest(tmp_path: pathlib.Path) -> None:
     command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', str(tmp_path)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert '3 passed' in done.stdout, done.stdout + done.stderr
+
+
+def test_block_recording(tmp_path: pathlib.Path) -> None:
+    (code,) = blocks('recording')
+    (tmp_path / 'test_orders.py').write_text(code)
+    server = """
+        import pytest
+        import lowhaio_testing
+
+        @pytest.fixture(autouse=True)
+        def internet():
+            with lowhaio_testing.network() as net:
+                net.server('https://api.example.com').expect(b'GET', '/orders/1').reply(body=b'a book')
+                yield
+        """
+    command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', str(tmp_path)]
+    (tmp_path / 'conftest.py').write_text(textwrap.dedent(server))
+    for option in ('--lowhaio-record=once', '--lowhaio-record=none'):
+        done = subprocess.run([*command, option], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert '1 passed' in done.stdout, done.stdout + done.stderr
+        assert 'GET /orders/1' in (tmp_path / 'recordings/test_orders/test_the_real_answer.txt').read_text()
+        (tmp_path / 'conftest.py').unlink(missing_ok=True)  # from now on there is no such server
 
 
 def test_the_commands_exist() -> None:

@@ -6,11 +6,9 @@ import asyncio
 import ipaddress
 import pathlib
 import socket
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from netkit import BOTH, HTTP, OK, Wrapping, fetch, reply, settle
 
 from lowhaio import (
@@ -27,12 +25,6 @@ from lowhaio import (
 from lowhaio_testing import Close, Expect, ExpectRequest, FakeNetwork, Script, network
 
 pytestmark = pytest.mark.asyncio
-
-
-@pytest_asyncio.fixture
-async def net() -> AsyncIterator[FakeNetwork]:
-    with network() as fake:
-        yield fake
 
 
 # -- a Unix socket --

@@ -101,8 +101,6 @@ async def crowd(url: str, requests: int, max_connections: str) -> dict[str, Any]
         kept = descriptors() - before
     # The loop's own housekeeping: it drops cancelled timers and closes transports in its next rounds.
     await asyncio.sleep(0.1)
-    # The loop's own housekeeping: cancelled timers go in its next rounds.
-    await asyncio.sleep(0.1)
     gc.collect()
     return {
         'answered': len(arrivals),

@@ -15,6 +15,7 @@ import vcr
 from peers import CLIENTS, Server, served
 
 import lowhaio_testing
+from lowhaio import Origin
 from lowhaio_testing import Recording, RecordingError, SecretFound, convert, find_secrets, main, recording
 
 FIXTURES = Path(__file__).resolve().parent.parent.parent / 'fixtures'
@@ -164,6 +165,19 @@ def test_har_is_put_into_octets(tmp_path: Path) -> None:
             ),
             entry('https://a.example/blocked', {'status': 0}, started='2026-01-01T00:00:04Z'),
             entry('wss://a.example/socket', {}, started='2026-01-01T00:00:05Z'),
+            entry(
+                'https://a.example/form',
+                {},
+                'POST',
+                '2026-01-01T00:00:05Z',
+                postData={'mimeType': 'application/x-www-form-urlencoded', 'params': [{'name': 'a', 'value': 'b'}]},
+            ),
+            entry(
+                'https://a.example/odd',
+                {},
+                started='2026-01-01T00:00:05Z',
+                headers=[{'name': 'x', 'value': 'a\r\nno colon'}],
+            ),
             entry('https://b.example/missing', {'content': {'size': 10}}, started='2026-01-01T00:00:06Z'),
         )
     )
@@ -172,13 +186,16 @@ def test_har_is_put_into_octets(tmp_path: Path) -> None:
         (b'/first', b'200', b'decoded'),
         (b'/second', b'200', b''),
         (b'/third', b'201', b'\x89PNG'),
+        (b'/form', b'200', b''),
         (b'/missing', b'200', b''),
     ]
-    first, second, third, _ = Recording.load(tmp_path / 'x.txt').exchanges
+    first, second, third, _, _ = Recording.load(tmp_path / 'x.txt').exchanges
     assert b'ontent-' not in first.response_octets.replace(b'content-length: 7', b'')
     assert second.response_octets.count(b'set-cookie: ') == 2
     assert third.request.body == b'posted'
     assert third.request.values(b'accept') == [b'*/*']
+    assert 'the body of POST https://a.example/form is in the file as parameters only, and left out' in lost
+    assert any(line.startswith('GET https://a.example/odd is left out: it is no request that') for line in lost)
     assert 'GET https://a.example/blocked is left out: it has no response' in lost
     assert any(line.startswith('GET wss://a.example/socket is left out') for line in lost)
     assert 'the body of GET https://b.example/missing is not in the file: 10 octets' in lost
@@ -225,6 +242,29 @@ def test_formats_are_known_by_their_names(tmp_path: Path) -> None:
         convert(LIBRARY / 'node.txt', tmp_path / 'x.har')
 
 
+def test_what_is_no_whole_answer_does_not_get_into_a_cassette(tmp_path: Path) -> None:
+    one = 'connection 1 to http://a.example\n> GET / HTTP/1.1\n>\n'
+    (tmp_path / 'x.txt').write_text(
+        f'lowhaio recording 1\n{one}close\n{one}< HTTP/1.1 200 OK\n< content-length: 2\n<\n< x\\\nclose\n'
+        f'{one}< HTTP/1.1 200 OK\n<\n< cut off\\\ncut\n{one}< HTTP/1.1 204 N\n<\n'
+    )
+    lost = convert(tmp_path / 'x.txt', tmp_path / 'x.yaml')
+    assert [line[:24] for line in lost[:3]] == [f'exchange {number} is left out: '[:24] for number in (1, 2, 3)]
+    convert(tmp_path / 'x.yaml', tmp_path / 'y.txt')
+    assert bodies(tmp_path / 'y.txt') == [(b'/', b'204', b'')]
+
+
+def test_long_recording_is_converted_with_its_files(tmp_path: Path) -> None:
+    answer = b'HTTP/1.1 200 OK\r\ncontent-length: 2000000\r\n\r\n' + b'.' * 2_000_000
+    origin = Origin('http', 'a.example', 80)
+    script = lowhaio_testing.Script(lowhaio_testing.Expect(b'GET / HTTP/1.1\r\nhost: a\r\n\r\n'), answer)
+    Recording([lowhaio_testing.RecordedExchange(1, origin, None, script)]).save(tmp_path / 'x.txt')
+    (tmp_path / 'y').mkdir()
+    convert(tmp_path / 'x.txt', tmp_path / 'y' / 'y.txt')
+    assert Recording.load(tmp_path / 'y' / 'y.txt') == Recording.load(tmp_path / 'x.txt')
+    assert len(list(tmp_path.iterdir())) == 3
+
+
 # Commands
 
 
@@ -260,6 +300,13 @@ def test_record_of_nobody_fails(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main(['record', 'http://127.0.0.1:9/', '-o', str(tmp_path / 'x.txt')]) == 1
     assert 'HttpConnectionError' in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_verify_of_nobody_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = 'lowhaio recording 1\nconnection 1 to http://127.0.0.1:9\n> GET / HTTP/1.1\n>\n'
+    (tmp_path / 'x.txt').write_text(text)
+    assert main(['replay', str(tmp_path / 'x.txt'), '--verify']) == 1
+    assert f'{tmp_path / "x.txt"}: HttpConnectionError' in capsys.readouterr().out
 
 
 def test_replay_shows_what_is_malformed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

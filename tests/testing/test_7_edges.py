@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -106,11 +107,13 @@ async def test_client_that_goes_away_in_the_middle_of_a_replay(tmp_path: Path) -
         b'PUT / HTTP/1.1\r\nhost: a.example\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n1\r\nb\r\n0\r\n\r\n'
     )
     Recording([exchange(request_octets, b'HTTP/1.1 204 N\r\n\r\n')]).save(tmp_path / 'x.txt')
-    with recording(tmp_path / 'x.txt', strict=False):
-        async with Pool() as request:
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.05):
-                    await request(b'PUT', PLAIN, body=slow())
+    for match in (('method', 'url'), ('method', 'url', 'body')):
+        with recording(tmp_path / 'x.txt', strict=False, match=match):
+            async with Pool() as request:
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.05):
+                        await request(b'PUT', PLAIN, body=slow())
+            await asyncio.sleep(0.01)  # the stand-in hears of it
 
 
 @pytest.mark.asyncio
@@ -157,6 +160,8 @@ def test_each_thing_has_a_line_of_its_own(tmp_path: Path) -> None:
         ('br', b'\x8b\xff\x80', False),
         ('br', b'text', True),
         ('deflate', b'text', True),
+        ('deflate', zlib.compress(b'text'), False),
+        ('deflate', zlib.compress(b'text')[2:-4], False),
         ('identity', b'text', False),
         ('gzip, br', b'text', True),
     ],
@@ -164,7 +169,7 @@ def test_each_thing_has_a_line_of_its_own(tmp_path: Path) -> None:
 def test_body_that_its_recorder_decoded_is_told_from_one_that_is_coded(coding: str, body: bytes, decoded: bool) -> None:
     message = {
         'status': {'code': 200, 'message': None},
-        'headers': {'Content-Encoding': [coding], 'X-Name': 'caf\u00e9 \u2603'},
+        'headers': {'Content-Encoding': [coding], 'X-Name': 'caf\u00e9 \u2603', 'X-Octets': [b'\xff']},
         'body': {'string': body},
     }
     request = exchange(b'GET / HTTP/1.1\r\nhost: a\r\n\r\n').request
@@ -173,6 +178,7 @@ def test_body_that_its_recorder_decoded_is_told_from_one_that_is_coded(coding: s
     parsed = lowhaio.parse_response_head(octets)
     assert parsed is not None
     assert (b'content-encoding' not in dict(parsed[0].headers)) == decoded
+    assert dict(parsed[0].headers)[b'x-octets'] == b'\xff'
     assert octets.endswith(b'\r\n\r\n' + body)
     assert octets.startswith(b'HTTP/1.1 200 OK\r\n')
 
@@ -183,3 +189,105 @@ def test_old_messages_of_httpx_are_read() -> None:
     message = {'status_code': 404, 'headers': {'a': ['b']}, 'content': 'text'}
     octets = lowhaio_testing._exchange_of_message(request, message).response_octets
     assert octets == b'HTTP/1.1 404 Not Found\r\na: b\r\ncontent-length: 4\r\n\r\ntext'
+
+
+@pytest.mark.asyncio
+async def test_nothing_is_recorded_once_a_recorder_has_finished() -> None:
+    recorders: list[Recorder] = []
+
+    def network(inner: lowhaio.Network) -> Recorder:
+        recorders.append(Recorder(inner))
+        return recorders[-1]
+
+    with lowhaio_testing.network() as net:
+        net.server(PLAIN).expect(b'GET').always().reply(body=b'x')
+        async with Pool(network=network) as request:
+            await buffered((await request(b'GET', PLAIN))[2])
+            before = recorders[0].finish()
+            await buffered((await request(b'GET', PLAIN))[2])
+            assert recorders[0].recording() == before
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize('first', [lowhaio_testing.Send(b'HTTP/1.1 408 T\r\n\r\n'), lowhaio_testing.Close()])
+async def test_server_that_does_not_wait_for_a_request(tmp_path: Path, first: Any) -> None:
+    async def outcome() -> str:
+        async with Pool() as request:
+            with pytest.raises(lowhaio.HttpConnectionError) as caught:
+                await request(b'GET', PLAIN)
+        return str(caught.value)
+
+    with lowhaio_testing.network() as net:
+        net.server(PLAIN).play([first])
+        with recording(tmp_path / 'x.txt', mode='once'):
+            said = await outcome()
+    spoke = isinstance(first, lowhaio_testing.Send)
+    assert len(Recording.load(tmp_path / 'x.txt').exchanges) == spoke
+    if spoke:
+        with recording(tmp_path / 'x.txt'):
+            assert await outcome() == said
+
+
+@pytest.mark.asyncio
+async def test_request_may_wait_for_its_body_to_tell_which_it_is(tmp_path: Path) -> None:
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b'a'
+        await asyncio.sleep(0.01)
+        yield b'b'
+
+    head = b'PUT / HTTP/1.1\r\nhost: a.example\r\ntransfer-encoding: chunked\r\n\r\n'
+    whole = exchange(head + b'2\r\nab\r\n0\r\n\r\n', b'HTTP/1.1 204 N\r\n\r\n')
+    early = exchange(head, b'HTTP/1.1 413 C\r\nconnection: close\r\ncontent-length: 0\r\n\r\n')
+    for exchanges, codes in (([whole, early], [b'204', b'413']), ([early, whole], [b'413', b'204'])):
+        Recording(exchanges).save(tmp_path / 'x.txt')
+        with recording(tmp_path / 'x.txt'):
+            async with Pool() as request:
+                assert [(await request(b'PUT', PLAIN, body=slowly()))[0] for _ in range(2)] == codes
+
+
+@pytest.mark.asyncio
+async def test_upload_that_was_reset_is_reset_again(tmp_path: Path) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        while True:
+            yield b'a'
+            await asyncio.sleep(0)
+
+    sent = b'PUT / HTTP/1.1\r\nhost: a.example\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n'
+    Recording([exchange(sent, lowhaio_testing.Reset())]).save(tmp_path / 'x.txt')
+    with recording(tmp_path / 'x.txt'):
+        async with Pool() as request:
+            with pytest.raises(lowhaio.HttpDataError):
+                await request(b'PUT', PLAIN, body=endless())
+
+
+@pytest.mark.asyncio
+async def test_client_of_another_kind_is_served(tmp_path: Path) -> None:
+    """It sends on though it has its answer, and asks once more; or what it sends is nothing at all."""
+    put = b'PUT / HTTP/1.1\r\nhost: a.example\r\ncontent-length: 3\r\n\r\n'
+    early, ok = b'HTTP/1.1 413 C\r\ncontent-length: 0\r\n\r\n', b'HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\nx'
+    Recording(
+        [
+            RecordedExchange(1, ORIGIN, None, Script(Expect(put), early, Expect(b'abc'))),
+            exchange(b'GET / HTTP/1.1\r\nhost: a.example\r\n\r\n', ok),
+        ]
+    ).save(tmp_path / 'x.txt')
+    net = lowhaio_testing.FakeNetwork()
+    lowhaio_testing._SERVED['.txt'](str(tmp_path / 'x.txt'), net)
+    try:
+        (place,) = net.listen().values()
+        reader, writer = await asyncio.open_connection(*place)
+        writer.write(put)
+        assert await reader.readexactly(len(early)) == early
+        for octet in (b'a', b'b', b'cGET / HTTP/1.1\r\nhost: a.example\r\n\r\n'):
+            writer.write(octet)
+            await asyncio.sleep(0.01)
+        assert await reader.readexactly(len(ok)) == ok
+        writer.write(put)
+        assert await reader.readexactly(len(early)) == early, 'the last one serves again'
+        writer.close()
+        reader, writer = await asyncio.open_connection(*place)
+        writer.write(b'what\r\n\r\n')
+        assert b'expected the client to send HTTP/1.1' in await reader.read()
+        writer.close()
+    finally:
+        net.shut()

@@ -226,8 +226,13 @@ def test_long_body_lies_beside_the_text(tmp_path: Path) -> None:
     (side,) = tmp_path.glob('*.bin')
     assert len(text) < 600
     assert f'< content-length: 100000\n<\n<file {side.name} 16341 5x16384 1739\n\nclose\n' in text
-    assert Recording.load(tmp_path / 'long.txt') == recording
+    loaded = Recording.load(tmp_path / 'long.txt')
+    assert loaded == recording
     assert side.stat().st_size == 100_000
+    in_memory, in_file = recording.exchanges[0].script[-2], loaded.exchanges[0].script[-2]
+    assert hash(in_file) == hash(in_memory)
+    assert repr(in_file).startswith(f'_SendFromFile({repr(in_memory)[5:20]}')
+    assert in_file != Expect(in_memory.data) != in_memory  # type: ignore[attr-defined]
 
 
 @settings(deadline=None, max_examples=30)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import lowhaio_testing
-from lowhaio import HttpConnectionClosedError, HttpDataError, Pool, buffered, streamed
+from lowhaio import HttpConnectionClosedError, HttpDataError, HttpDnsError, Pool, buffered, streamed
 from lowhaio_testing import (
     Close,
     Expect,
@@ -91,6 +91,11 @@ async def test_exchanges_are_in_the_order_of_their_requests(internet: FakeNetwor
     assert [exchange.request.target for exchange in exchanges] == [b'/1', b'/2', b'/3']
     assert [exchange.connection for exchange in exchanges] == [1, 2, 3]
     assert [exchange.script[1] for exchange in exchanges[:2]] == [Pause(2.0), Pause(1.0)]
+    for pauses, seconds in ((False, 0), (True, 2)):
+        with virtual_time() as clock, recording(tmp_path / 'x.txt', pauses=pauses):
+            async with Pool() as request:
+                await asyncio.gather(*(get(request, path) for path in ('/1', '/2', '/3')))
+        assert round(clock.elapsed, 1) == seconds
 
 
 @pytest.mark.asyncio
@@ -151,10 +156,13 @@ async def test_idle_close_belongs_to_the_exchange_before_it(internet: FakeNetwor
 
 
 @pytest.mark.asyncio
-async def test_early_answer_and_100_continue_are_replayed_in_place(internet: FakeNetwork, tmp_path: Path) -> None:
+@pytest.mark.parametrize('close', [True, False])
+async def test_early_answer_and_100_continue_are_replayed_in_place(
+    internet: FakeNetwork, tmp_path: Path, close: bool
+) -> None:
     server = internet.server(API)
     server.expect(b'PUT', '/continue').reply(201, interim=[100])
-    server.expect(b'PUT', '/early').reply(413, early=True, close=True)
+    server.expect(b'PUT', '/early').reply(413, early=True, close=close)
 
     async def slowly() -> AsyncIterator[bytes]:
         yield b'a' * 100
@@ -436,6 +444,60 @@ async def test_new_episodes_streams_both_ways(internet: FakeNetwork, tmp_path: P
 
 
 @pytest.mark.asyncio
+async def test_new_episodes_waits_for_slow_senders_and_readers(internet: FakeNetwork, tmp_path: Path) -> None:
+    server = internet.server(API)
+    server.expect(b'PUT', '/').always().reply(body=bytes(8_000_000), segments=[7, 7, *[100_000] * 80])
+    server.expect(b'PUT', '/early').always().reply(413, early=True, close=True)
+
+    async def slowly() -> AsyncIterator[bytes]:
+        for octet in (b'a', b'b', b'c'):
+            yield octet
+            await asyncio.sleep(1)
+
+    Recording().save(tmp_path / 'x.txt')
+    with virtual_time(), recording(tmp_path / 'x.txt', mode='new_episodes') as session:
+        async with Pool() as request:
+            _, _, body = await request(b'PUT', API, body=slowly())
+            await asyncio.sleep(1)
+            assert len(server.connections[0].sent) < 7_000_000, 'nothing holds back what nobody reads'
+            size = 0
+            async for piece in body:
+                size += len(piece)
+                await asyncio.sleep(0.01)
+            assert size == 8_000_000
+            for upload in (slowly(), streamed(bytes(10_000_000))):
+                assert (await get(request, '/early', b'PUT', body=upload))[0] == b'413'
+    assert [bytes(one.request.body) for one in session.exchanges[:1]] == [b'abc']
+    assert [one.response_octets[9:12] for one in Recording.load(tmp_path / 'x.txt').exchanges] == [
+        b'200',
+        b'413',
+        b'413',
+    ]
+
+
+@pytest.mark.asyncio
+async def test_new_episodes_gives_up_a_real_server_with_its_client(internet: FakeNetwork, tmp_path: Path) -> None:
+    internet.server('http://192.0.2.1', connect='never')
+    Recording().save(tmp_path / 'x.txt')
+    with virtual_time(), recording(tmp_path / 'x.txt', mode='new_episodes'):
+        async with Pool() as request:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(1):
+                    await request(b'GET', 'http://192.0.2.1/')
+
+
+@pytest.mark.asyncio
+async def test_recording_of_a_network_that_is_given(tmp_path: Path) -> None:
+    inner = FakeNetwork(trust=True)
+    inner.server(API).expect(b'GET').reply(204)
+    with recording(tmp_path / 'x.txt', mode='once', inner=inner):
+        async with Pool() as request:
+            assert (await get(request))[0] == b'204'
+    inner.shut()
+    assert len(Recording.load(tmp_path / 'x.txt').exchanges) == 1
+
+
+@pytest.mark.asyncio
 @pytest.mark.parametrize('end', [Close(), Reset()])
 async def test_new_episodes_hands_on_how_the_real_server_fails(internet: FakeNetwork, tmp_path: Path, end: Any) -> None:
     server = internet.server('http://api.example.com')
@@ -485,7 +547,7 @@ async def test_verify_passes_while_the_server_answers_the_same(internet: FakeNet
             await get(request, headers=((b'authorization', b'Bearer secret-of-mine-1'),))
     server.expectations.clear()
     server.expect(b'GET', '/').always().reply(
-        headers=[('date', 'later'), ('x-number', '1')], body=b'same', chunks=[2, 2]
+        headers=[('date', 'later'), ('x-number', '1')], body=b'same', chunks=[2, 2], segments=9
     )
     for _ in range(2):
         with recording(path, mode='verify'):
@@ -553,5 +615,26 @@ async def test_gzip_and_long_bodies_verify(internet: FakeNetwork, tmp_path: Path
     server.expectations.clear()
     server.expect(b'GET', '/').reply(body=body[:-1] + b'\1')
     with pytest.raises(RecordingChanged, match=r'-<file of-\w{16} '), recording(path, mode='verify'):
+        async with Pool() as request:
+            await get(request)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize('end', [Close(), Reset()])
+async def test_verify_shows_that_the_server_does_not_answer(internet: FakeNetwork, tmp_path: Path, end: Any) -> None:
+    path = tmp_path / 'x.txt'
+    await recorded(internet, path, (b'GET', '/', b''))
+    internet.servers[0].play([lowhaio_testing.ExpectRequest(), end])
+    with pytest.raises(RecordingChanged, match='-< HTTP/1\\.1 200 OK'), recording(path, mode='verify'):
+        async with Pool() as request:
+            await get(request)
+
+
+@pytest.mark.asyncio
+async def test_verify_fails_when_there_is_no_server(internet: FakeNetwork, tmp_path: Path) -> None:
+    path = tmp_path / 'x.txt'
+    await recorded(internet, path, (b'GET', '/', b''))
+    internet.dns('api.example.com', error='NXDOMAIN')
+    with pytest.raises(HttpDnsError), recording(path, mode='verify'):
         async with Pool() as request:
             await get(request)

@@ -206,6 +206,10 @@ def test_trailers_in_both_directions(segment: int) -> None:
             b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 92\r\n\r\n{"token":"REDACTED',
         ),
         (
+            b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{"token":["%b",',
+            b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 92\r\n\r\n{"token":["REDACTED",',
+        ),
+        (
             b'HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\n{"a\r\n99\r\n":1,"token":"%b',
             b'HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\n{"a\r\n92\r\n":1,"token":"REDACTED',
         ),
@@ -214,7 +218,7 @@ def test_trailers_in_both_directions(segment: int) -> None:
             b'HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nwhat\r\n{"token":"REDACTED"}',
         ),
     ],
-    ids=['head', 'malformed head', 'length', 'chunks', 'malformed chunks'],
+    ids=['head', 'malformed head', 'length', 'nested', 'chunks', 'malformed chunks'],
 )  # fmt: skip
 def test_messages_that_end_early_or_are_malformed(octets: bytes, scrubbed: bytes) -> None:
     before = exchange(head(b'GET / HTTP/1.1', b'host: a'), octets.replace(b'%b', SECRET))

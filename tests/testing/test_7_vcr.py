@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from peers import CLIENTS, TEXT, Server, fetch_lowhaio, served
 from vcr.errors import CannotOverwriteExistingCassetteException
 
 import lowhaio
+import lowhaio_testing
 from lowhaio import Pool, buffered, streamed
 from lowhaio_testing import LossWarning, vcr_patches
 
@@ -419,3 +420,35 @@ def _no_warning_unless_expected() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter('error', LossWarning)
         yield
+
+
+@pytest.mark.asyncio
+async def test_slow_upload_is_recorded_and_replayed(
+    server: Server, cassette: Callable[..., Any], tmp_path: Path
+) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for piece in (b'one, ', b'two'):
+            yield piece
+            await asyncio.sleep(0.01)
+
+    for mode in ('once', 'none'):
+        with cassette(record_mode=mode, match_on=['method', 'uri', 'body']):
+            async with Pool() as request:
+                assert await buffered((await request(b'POST', server.url + '/echo', body=pieces()))[2]) == b'one, two'
+    assert len(server.asked) == 1
+    assert interactions(tmp_path)[0]['request']['body'] == 'one, two'
+
+
+def test_answer_that_is_no_http_is_left_out_and_that_is_said(cassette: Callable[..., Any]) -> None:
+    async def ask() -> None:
+        with cassette():
+            async with Pool() as request:
+                with pytest.raises(lowhaio.HttpProtocolError):
+                    await request(b'GET', 'http://a.example/')
+
+    with lowhaio_testing.network() as net:
+        net.server('http://a.example').play(
+            [lowhaio_testing.ExpectRequest(), b'HTTP/1.1 what\r\n\r\n', lowhaio_testing.Close()]
+        )
+        with pytest.warns(LossWarning, match='GET http://a.example/ is not in the cassette: expected'):
+            asyncio.run(ask())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import email.utils
 import fnmatch
 import importlib.metadata
 import inspect
@@ -14,6 +15,8 @@ import re
 import socket
 import ssl
 import sys
+import time
+import unicodedata
 import warnings
 import xml.etree.ElementTree
 import zlib
@@ -570,7 +573,7 @@ class Mutant(NamedTuple):
     """A wrong client, the groups whose cases it's given, and those that it fails."""
 
     name: str
-    client: type[Wrong]
+    client: Any
     groups: str
     fails: str
 
@@ -1467,3 +1470,437 @@ def test_cases_are_found_where_they_were_installed(tmp_path: Path, monkeypatch: 
 def test_every_case_can_be_described() -> None:
     assert str(inside._Got()) == 'nothing: it hung'
     assert all(companion.describe(case).startswith(case.id) for case in CASES)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Clients that offer what lowhaio doesn't, as little of it as the cases about it need. Their subclasses are wrong.
+
+
+class Repeats(Wrong):
+    """Makes a request again, on another connection, because of its status."""
+
+    offers = LowhaioClient.offers | {'repeat'}
+    statuses: ClassVar[set[int]] = {408, 417, 421, 429, 503}
+    methods: ClassVar[set[str]] = {'GET'}
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self.others: list[Any] = []
+
+    async def request(self, ask: Ask) -> Answer:
+        answer = await super().request(ask)
+        if answer.status not in self.statuses or (answer.status in (429, 503) and ask.method not in self.methods):
+            return answer
+        await joined(answer)
+        await asyncio.sleep(self.seconds(dict(answer.fields).get('retry-after', '0')))
+        return await self.again(self.mended(ask) if answer.status == 417 else ask)
+
+    async def again(self, ask: Ask) -> Answer:
+        self.others.append(LowhaioClient(self._setting))
+        answer: Answer = await self.others[-1].request(ask)
+        return answer
+
+    def seconds(self, value: str) -> float:
+        return float(value) if value.isdigit() else email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+
+    def mended(self, ask: Ask) -> Ask:
+        return dataclasses.replace(ask, headers=[field for field in ask.headers if field[0].lower() != b'expect'])
+
+    async def close(self) -> None:
+        for other in (*self.others, super()):
+            await other.close()
+
+
+class RepeatsNothing(Repeats):
+    statuses: ClassVar[set[int]] = set()
+
+
+class RepeatsAnyMethod(Repeats):
+    methods: ClassVar[set[str]] = {'GET', 'POST'}
+
+
+class RepeatsTwice(Repeats):
+    async def again(self, ask: Ask) -> Answer:
+        await joined(await super().again(ask))
+        return await super().again(ask)
+
+
+class RepeatsOnTheSameConnection(Repeats):
+    async def again(self, ask: Ask) -> Answer:
+        return await Wrong.request(self, ask)
+
+
+class RepeatsAtOnce(Repeats):
+    def seconds(self, value: str) -> float:
+        return 0
+
+
+class ReadsNoDates(Repeats):
+    def seconds(self, value: str) -> float:
+        return float(value)
+
+
+class RepeatsTheExpectation(Repeats):
+    def mended(self, ask: Ask) -> Ask:
+        return ask
+
+
+class RepeatsWithoutTheBody(Repeats):
+    def mended(self, ask: Ask) -> Ask:
+        return dataclasses.replace(super().mended(ask), body=None)
+
+
+class Deadline(Wrong):
+    """Has a deadline for a request and all of its response."""
+
+    offers = LowhaioClient.offers | {'deadline'}
+    options = LowhaioClient.options | {'deadline'}
+
+    async def request(self, ask: Ask) -> Answer:
+        async with asyncio.timeout(self._setting.options.get('deadline')):
+            answer = await super().request(ask)
+            return Answer(answer.status, answer.fields, await joined(answer))
+
+
+class DeadlineOfTheHead(Deadline):
+    async def request(self, ask: Ask) -> Answer:
+        async with asyncio.timeout(self._setting.options.get('deadline')):
+            return await Wrong.request(self, ask)
+
+
+class DeadlineOfTheBody(Deadline):
+    async def request(self, ask: Ask) -> Answer:
+        answer = await Wrong.request(self, ask)
+        async with asyncio.timeout(self._setting.options.get('deadline')):
+            return Answer(answer.status, answer.fields, await joined(answer))
+
+
+class NoDeadline(Deadline):
+    async def request(self, ask: Ask) -> Answer:
+        return await Wrong.request(self, ask)
+
+
+class AsksForBoth(Wrong):
+    """Asks for both kinds of addresses at once, and waits for IPv6 a moment longer."""
+
+    offers = LowhaioClient.offers | {'parallel-dns'}
+    patience = 0.05
+
+    def _network(self, inner: lowhaio.Network) -> lowhaio.Network:
+        network = Both(super()._network(inner))
+        network.patience = self.patience
+        return network
+
+
+class Both(lowhaio.Network):
+    patience = 0.0
+
+    async def resolve(self, origin: Any, family: int, get_logger_adapter: Any) -> Sequence[lowhaio.Address]:
+        if family == socket.AF_INET6:
+            return ()  # they were among the others
+        families = (socket.AF_INET6, socket.AF_INET)
+        both = [asyncio.ensure_future(self.inner.resolve(origin, each, get_logger_adapter)) for each in families]
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(both, timeout=self.patience)
+        found = [address for task in both if task.done() for address in task.result()]
+        for task in both:
+            task.cancel()
+        return found
+
+
+class WaitsForBoth(AsksForBoth):
+    patience = 5.0
+
+
+class AsksInTurn(Wrong):
+    """lowhaio itself: it asks for A, then for AAAA."""
+
+    offers = LowhaioClient.offers | {'parallel-dns'}
+
+
+class Tiny:
+    """All that a client has to do for the cases about CONNECT, *, a proxy, an upgrade and trailers of a request: it
+    has a connection a request, no TLS, and sends whatever it's given as it is.
+    """
+
+    name, network = 'tiny', 'pair'
+    offers: ClassVar[set[str]] = {'upgrade', 'connect', 'asterisk', 'proxy', 'request-trailers'}
+    options: ClassVar[set[str]] = {'proxy'}
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.proxy = setting.options.get('proxy', '')
+
+    async def request(self, ask: Ask) -> Answer:
+        authority, _, path = ask.url.partition('://')[2].partition('/')
+        host, _, port = (self.proxy or authority).partition(':')
+        address = lowhaio.Address(socket.AF_INET, (self.address(host), int(port or 80)))
+        sock = self.setting.world.network(None).connect(address)
+        reader, writer = await asyncio.open_connection(sock=sock)
+        try:
+            start = f'{ask.method} {self.target(ask, authority, path)} HTTP/1.1\r\nHost: {authority}\r\n'
+            fields, content = self.content(ask)
+            writer.write(self.octets(start) + self.lines([*ask.headers, *fields]) + b'\r\n' + content)
+            return await self.answer(ask, reader)
+        finally:
+            writer.close()
+
+    def address(self, host: str) -> str:
+        return str(self.setting.world.addresses(host)[0])
+
+    def octets(self, start: str) -> bytes:
+        return start.encode()
+
+    def target(self, ask: Ask, authority: str, path: str) -> str:
+        if ask.method == 'CONNECT':
+            return authority if ':' in authority else f'{authority}:80'
+        if ask.method == 'OPTIONS' and not path:
+            return '*'
+        return ask.url if self.proxy else f'/{path}'
+
+    def lines(self, fields: Sequence[tuple[bytes, bytes]]) -> bytes:
+        return b''.join(b'%b: %b\r\n' % field for field in fields)
+
+    def trailers(self, ask: Ask) -> Sequence[tuple[bytes, bytes]]:
+        if any(not name.lower().startswith(b'x-') or b'\n' in value for name, value in ask.trailers):
+            raise ValueError('expected trailers that may be some')
+        return ask.trailers
+
+    def content(self, ask: Ask) -> tuple[list[tuple[bytes, bytes]], bytes]:
+        data = ask.data or b''
+        if trailers := self.lines(self.trailers(ask)):
+            return [(b'Transfer-Encoding', b'chunked')], b'%x\r\n%b\r\n0\r\n%b\r\n' % (len(data), data, trailers)
+        return [(b'Content-Length', b'%d' % len(data))] if data else [], data
+
+    async def answer(self, ask: Ask, reader: asyncio.StreamReader) -> Answer:
+        parsed = lowhaio.parse_response_head(await reader.readuntil(b'\r\n\r\n'))
+        assert parsed is not None
+        status, fields = parsed[0].status, parsed[0].headers
+        length = dict(fields).get(b'content-length')
+        if length is None or self.switches(ask, status):
+            return Answer(status, fields, await reader.read())
+        return Answer(status, fields, await reader.readexactly(int(length)))
+
+    def switches(self, ask: Ask, status: int) -> bool:
+        return status == 101 or ask.method == 'CONNECT'
+
+    async def close(self) -> None:
+        pass
+
+
+class TakesNoUpgrade(Tiny):
+    """Takes what comes after an upgrade for the next response."""
+
+    async def answer(self, ask: Ask, reader: asyncio.StreamReader) -> Answer:
+        answer = await super().answer(ask, reader)
+        return await super().answer(ask, reader) if answer.status == 101 else answer
+
+
+class ReadsNoTunnel(Tiny):
+    """Has a length of content even where there is none."""
+
+    def switches(self, ask: Ask, status: int) -> bool:
+        return False
+
+
+class EndsWithTheHead(Tiny):
+    """Has no content where there is none, though octets come."""
+
+    async def answer(self, ask: Ask, reader: asyncio.StreamReader) -> Answer:
+        answer = await super().answer(ask, reader)
+        return Answer(answer.status, answer.fields, b'') if self.switches(ask, answer.status) else answer
+
+
+class AsksForNothing(Tiny):
+    """Leaves out that it would upgrade, and reads as if it hadn't."""
+
+    def lines(self, fields: Sequence[tuple[bytes, bytes]]) -> bytes:
+        return super().lines([field for field in fields if field[0] != b'Upgrade'])
+
+
+class KnowsOneForm(Tiny):
+    """Has no other target than a path."""
+
+    def target(self, ask: Ask, authority: str, path: str) -> str:
+        return f'/{path}'
+
+
+class LeavesOutThePort(Tiny):
+    def target(self, ask: Ask, authority: str, path: str) -> str:
+        return authority if ask.method == 'CONNECT' else super().target(ask, authority, path)
+
+
+class GoesDirectly(Tiny):
+    """Speaks to the origin as if it were the proxy."""
+
+    def address(self, host: str) -> str:
+        return super().address('origin.test')
+
+
+class NamesTheProxy(Tiny):
+    """Has the proxy in Host."""
+
+    def octets(self, start: str) -> bytes:
+        return super().octets(re.sub('(?<=Host: ).*', self.proxy, start) if self.proxy else start)
+
+
+class ForgetsTrailers(Tiny):
+    def trailers(self, ask: Ask) -> Sequence[tuple[bytes, bytes]]:
+        return ()
+
+
+class SendsAnyTrailers(Tiny):
+    def trailers(self, ask: Ask) -> Sequence[tuple[bytes, bytes]]:
+        return ask.trailers
+
+
+class SendsTrailersAsFields(Tiny):
+    def content(self, ask: Ask) -> tuple[list[tuple[bytes, bytes]], bytes]:
+        fields, content = super().content(ask)
+        return [*fields, *self.trailers(ask)], content
+
+
+class SendsTrailersBehindALength(Tiny):
+    def content(self, ask: Ask) -> tuple[list[tuple[bytes, bytes]], bytes]:
+        data, trailers = ask.data or b'', self.lines(self.trailers(ask))
+        return [(b'Content-Length', b'%d' % len(data))], data + trailers
+
+
+class CutsCharacters(Tiny):
+    """Sends the last eight bits of each."""
+
+    def octets(self, start: str) -> bytes:
+        return bytes(ord(character) & 255 for character in start)
+
+
+class ReadsAnyAddress(Tiny):
+    """Reads addresses as inet_aton does, and compatible characters as digits."""
+
+    def address(self, host: str) -> str:
+        try:
+            return socket.inet_ntoa(socket.inet_aton(unicodedata.normalize('NFKC', host)))
+        except OSError:
+            return super().address(host)
+
+
+class TakesAnythingForAHost(Tiny):
+    async def request(self, ask: Ask) -> Answer:
+        scheme = '' if ask.url.startswith('http://') else 'http://'
+        return await super().request(dataclasses.replace(ask, url=scheme + ask.url))
+
+
+class BacksOff(Wrong):
+    """Waits before it tries once more."""
+
+    async def request(self, ask: Ask) -> Answer:
+        try:
+            return await super().request(ask)
+        except lowhaio.HttpConnectionError:
+            await asyncio.sleep(6)
+            return await super().request(ask)
+
+
+class ReadsAForeignProtocol(mends(rb'HTTP/1\.1 101[^\r]*', b'HTTP/1.1 200 OK\r\nContent-Length: 9')):  # type: ignore[misc]
+    """Hides from lowhaio what it would refuse, and reads an upgraded connection as HTTP."""
+
+    async def request(self, ask: Ask) -> Answer:
+        answer: Answer = await super().request(without(b'connection', b'upgrade')(ask))
+        return answer
+
+
+def of_values(change: Callable[[bytes], bytes]) -> Callable[[Ask], Ask]:
+    return lambda ask: dataclasses.replace(ask, headers=[(name, change(value)) for name, value in ask.headers])
+
+
+REPEATING, DRIPPING, RESOLVING, TINY = 'RT-07 RT-08 RT-09* XC-06', 'LM-07/*', 'DN-03/*', 'IN-11* RQ-0[678] RB-12*'
+RIGHT = [(Repeats, REPEATING), (Deadline, DRIPPING), (AsksForBoth, RESOLVING), (Tiny, TINY), (Decodes, 'LM-0[2345]*')]
+
+# As in MUTANTS, but here a client is given the cases about what it offers, or those about what it's given.
+FLAWED = [
+    Mutant('repeats nothing', RepeatsNothing, REPEATING, 'RT-07 RT-08 RT-09/429 RT-09/503 RT-09/past XC-06'),
+    Mutant('repeats any method', RepeatsAnyMethod, REPEATING, 'RT-09/post'),
+    Mutant('repeats twice', RepeatsTwice, REPEATING, 'RT-07 RT-08 RT-09/429 RT-09/503 RT-09/past XC-06'),
+    Mutant('repeats on the same connection', RepeatsOnTheSameConnection, REPEATING, 'RT-08'),
+    Mutant('repeats at once', RepeatsAtOnce, REPEATING, 'RT-09/429 RT-09/503'),
+    Mutant('reads no dates', ReadsNoDates, REPEATING, 'RT-09/past'),
+    Mutant('repeats the expectation', RepeatsTheExpectation, REPEATING, 'XC-06'),
+    Mutant('repeats without the body', RepeatsWithoutTheBody, REPEATING, 'XC-06'),
+    Mutant('has a deadline of the head', DeadlineOfTheHead, DRIPPING, 'LM-07/body'),
+    Mutant('has a deadline of the body', DeadlineOfTheBody, DRIPPING, 'LM-07/head'),
+    Mutant('has no deadline', NoDeadline, DRIPPING, 'LM-07/body LM-07/head'),
+    Mutant('waits for both kinds of addresses', WaitsForBoth, RESOLVING, 'DN-03/late-a DN-03/late-aaaa'),
+    Mutant('asks for one after the other', AsksInTurn, RESOLVING, 'DN-03/late-a'),
+    Mutant('takes no upgrade', TakesNoUpgrade, TINY, 'IN-11'),
+    Mutant('takes a tunnel for content', ReadsNoTunnel, TINY, 'IN-11/length RQ-07'),
+    Mutant('ends with the head', EndsWithTheHead, TINY, 'IN-11 IN-11/length RQ-07'),
+    Mutant('asks for no upgrade', AsksForNothing, TINY, 'IN-11'),
+    Mutant('knows one form of a target', KnowsOneForm, TINY, 'RQ-06 RQ-07 RQ-08'),
+    Mutant('leaves out the port', LeavesOutThePort, TINY, 'RQ-07'),
+    Mutant('goes past the proxy', GoesDirectly, TINY, 'RQ-08'),
+    Mutant('names the proxy', NamesTheProxy, TINY, 'RQ-08'),
+    Mutant('forgets trailers', ForgetsTrailers, TINY, 'RB-12'),
+    Mutant('sends any trailers', SendsAnyTrailers, TINY, 'RB-12/names/* RB-12/injected'),
+    Mutant('sends trailers as fields', SendsTrailersAsFields, TINY, 'RB-12'),
+    Mutant('sends trailers behind a length', SendsTrailersBehindALength, TINY, 'RB-12'),
+    Mutant(
+        'sends what it is given',
+        Tiny,
+        'IJ-04/* RQ-30/* TE-17*',
+        'IJ-04/control IJ-04/crlf IJ-04/delete IJ-04/lf IJ-04/nul IJ-04/query IJ-04/space IJ-04/version '
+        'RQ-30/after RQ-30/inside RQ-30/newline TE-17 TE-17/chunked',
+    ),
+    Mutant('cuts characters', CutsCharacters, 'IJ-04/*', 'IJ-04/*'),
+    Mutant('reads any address', ReadsAnyAddress, 'DN-02/*', 'DN-02/*'),
+    Mutant('takes anything for a host', TakesAnythingForAHost, 'RQ-30/*', 'RQ-30/*'),
+    Mutant('repairs triplets', asks(url('%(?![0-9A-Fa-f]{2})', '')), 'RQ-09*', 'RQ-09/invalid/*'),
+    Mutant('encodes blanks', asks(of_values(lambda value: re.sub(rb'[ \t]', b'%20', value))), 'IJ-0[678]*', 'IJ-06/*'),
+    Mutant('sends ASCII', asks(of_values(lambda value: re.sub(rb'[\x80-\xff].*', b'', value))), 'IJ-0[678]*', 'IJ-08'),
+    Mutant(
+        'keeps the connection for itself', asks(without(b'connection')), 'IJ-11*', 'IJ-11/close IJ-11/lines IJ-11/list'
+    ),
+    Mutant('reads a foreign protocol', ReadsAForeignProtocol, 'IJ-11*', 'IJ-11/*'),
+    Mutant('sends the zone', asks(header(b'host', b'[fe80::1%25lo]')), 'RQ-18', 'RQ-18'),
+    Mutant('backs off', BacksOff, 'DN-15*', 'DN-15/reset'),
+]
+
+
+@pytest.mark.parametrize(('client', 'cases'), RIGHT, ids=[client.__name__ for client, _ in RIGHT])
+def test_a_client_that_offers_more_passes_the_cases_about_it(client: Any, cases: str) -> None:
+    report = companion.check_client(client, chosen(*cases.split()), cut='all')
+    assert {name: result.detail for name, result in report.results.items() if result.verdict != 'pass'} == {}
+
+
+@pytest.mark.parametrize('mutant', FLAWED, ids=[mutant.name for mutant in FLAWED])
+def test_a_wrong_one_fails_the_cases_about_it(mutant: Mutant) -> None:
+    about = {case.id for case in chosen(*mutant.fails.split())}
+    assert about
+    assert fails(mutant, chosen(*mutant.groups.split())) == about
+
+
+class Presumes(Wrong):
+    """Offers everything, and does nothing of it: what it's asked first is refused, or answered without a word sent."""
+
+    offers: ClassVar[set[str]] = set(inside._OFFERED)
+    options: ClassVar[set[str]] = {'params', 'zone', *(option for case in CASES for option in case.options)}
+
+    async def request(self, ask: Ask) -> Answer:
+        return await super().request(ask) if inside._SECOND in ask.url else self.first()
+
+    def first(self) -> Answer:
+        raise ValueError('refused')
+
+
+class Invents(Presumes):
+    def first(self) -> Answer:
+        return Answer(200, [], b'ok')
+
+
+def test_every_case_is_failed_by_a_wrong_client() -> None:
+    about = {case.id for mutant in (*MUTANTS, *FLAWED) for case in chosen(*mutant.fails.split())}
+    about |= fails(Mutant('refuses', Presumes, '', ''), CASES) | fails(Mutant('invents', Invents, '', ''), CASES)
+    assert {case.id for case in CASES} - about == set()
+
+
+def test_every_case_is_passed_by_a_client() -> None:
+    passed = {case.id for _, cases in RIGHT for case in chosen(*cases.split())}
+    assert {case.id for case in CASES if inside._why_not(LowhaioClient, case, True)} <= passed

@@ -483,3 +483,28 @@ def test_unused_plugin_imports_nothing_and_costs_little(run_pytest: Run) -> None
         library='',
     )
     assert outcome(printed) == '1 passed', printed
+
+
+def test_items_of_other_plugins_are_left_alone(run_pytest: Run, tmp_path: Path) -> None:
+    """Such as a check of a text file, which has no fixtures."""
+    (tmp_path / 'conftest.py').write_text(
+        textwrap.dedent(
+            """
+            import pytest
+
+            class Item(pytest.Item):
+                def runtest(self):
+                    pass
+
+            class File(pytest.File):
+                def collect(self):
+                    yield Item.from_parent(self, name='item')
+
+            def pytest_collect_file(file_path, parent):
+                if file_path.name == 'test_downstream.py':
+                    return File.from_parent(parent, path=file_path)
+            """
+        ),
+        encoding='utf-8',
+    )
+    assert outcome(run_pytest('def test_function(): pass')) == '2 passed'
