@@ -7716,10 +7716,11 @@ class _World(FakeNetwork):
 
     async def settle(self, seconds: float) -> None:
         """Wait until the client has closed each connection, as long as it may take."""
-        pause, until = 0.0, self.loop.time() + seconds
-        while not all(peer.is_settled for peer in self.peers) and self.loop.time() < until:
+        pause = 0.0
+        while seconds > 0 and not all(peer.is_settled for peer in self.peers):
             await asyncio.sleep(pause)
-            pause = 2 * pause or self.gap
+            seconds -= pause
+            pause = min(2 * pause or self.gap, seconds)
         self.left_open = [connection for connection in self.connections if connection.is_open]
 
 
