@@ -63,7 +63,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from typing import Any, NamedTuple, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar
 from urllib.parse import quote, urlencode, urljoin
 
 import aiodnsresolver
@@ -72,6 +72,8 @@ __version__ = '0.1.0'
 
 __all__ = [
     'Address',
+    'Body',
+    'Fields',
     'HttpConnectTimeoutError',
     'HttpConnectionClosedError',
     'HttpConnectionError',
@@ -90,8 +92,12 @@ __all__ = [
     'Network',
     'Origin',
     'Pool',
+    'RequestFunction',
+    'Response',
     'buffered',
     'empty_async_iterator',
+    'encode_request_head',
+    'parse_response_head',
     'redirectable',
     'replace_network',
     'streamed',
@@ -2821,7 +2827,27 @@ def _request_start(method: bytes, url: str, version: bytes) -> tuple[Origin, byt
     return _request_start_of(method, url, version)
 
 
-RequestFunction = Callable[..., Coroutine[Any, Any, Response]]
+RequestPieces = AsyncIterable[bytes | bytearray | memoryview]
+RequestBody = RequestPieces | Callable[..., RequestPieces] | tuple[()]
+
+
+class RequestFunction(Protocol):
+    """What `Pool` gives, and what a layer on top of it takes and gives: see `request` in `Pool`."""
+
+    async def __call__(
+        self,
+        method: bytes,
+        url: str,
+        params: Iterable[tuple[Any, Any]] | Mapping[Any, Any] = (),
+        headers: Iterable[tuple[bytes, bytes]] = (),
+        body: RequestBody = (),
+        body_args: Sequence[Any] = (),
+        body_kwargs: Mapping[str, Any] | Iterable[tuple[str, Any]] = (),
+        *,
+        get_logger_adapter: LoggerAdapterFactory | None = None,
+        get_resolver_logger_adapter: Callable[[Mapping[str, Any]], LoggerAdapterFactory] | None = None,
+        socket_timeout: float | None = ...,
+    ) -> Response: ...
 
 
 class PoolFunctions(NamedTuple):

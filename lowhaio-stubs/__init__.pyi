@@ -16,11 +16,13 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 __version__: str
 __all__ = [
     'Address',
+    'Body',
+    'Fields',
     'HttpConnectTimeoutError',
     'HttpConnectionClosedError',
     'HttpConnectionError',
@@ -39,8 +41,12 @@ __all__ = [
     'Network',
     'Origin',
     'Pool',
+    'RequestFunction',
+    'Response',
     'buffered',
     'empty_async_iterator',
+    'encode_request_head',
+    'parse_response_head',
     'redirectable',
     'replace_network',
     'streamed',
@@ -312,7 +318,24 @@ class _Lane:
     def close_idle(self) -> None: ...
     def is_spare(self) -> bool: ...
 
-RequestFunction = Callable[..., Coroutine[Any, Any, Response]]
+RequestPieces = AsyncIterable[bytes | bytearray | memoryview]
+RequestBody = RequestPieces | Callable[..., RequestPieces] | tuple[()]
+
+class RequestFunction(Protocol):
+    async def __call__(
+        self,
+        method: bytes,
+        url: str,
+        params: Iterable[tuple[Any, Any]] | Mapping[Any, Any] = (),
+        headers: Iterable[tuple[bytes, bytes]] = (),
+        body: RequestBody = (),
+        body_args: Sequence[Any] = (),
+        body_kwargs: Mapping[str, Any] | Iterable[tuple[str, Any]] = (),
+        *,
+        get_logger_adapter: LoggerAdapterFactory | None = None,
+        get_resolver_logger_adapter: Callable[[Mapping[str, Any]], LoggerAdapterFactory] | None = None,
+        socket_timeout: float | None = ...,
+    ) -> Response: ...
 
 class PoolFunctions(NamedTuple):
     request: RequestFunction
