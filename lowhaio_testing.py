@@ -305,7 +305,7 @@ def _chunk_line(size: int, extensions: Extensions, zeros: int, upper: bool) -> b
 
 
 def _field_lines(fields: Fields) -> bytes:
-    return b''.join(name + b': ' + _octets(value) + b'\r\n' for name, value in _fields(fields))
+    return b''.join(name + b': ' + _octets(value) + b'\r\n' for name, value in _field_pairs(fields))
 
 
 def _octets(text: bytes | str | int) -> bytes:
@@ -315,7 +315,7 @@ def _octets(text: bytes | str | int) -> bytes:
     return text if isinstance(text, bytes) else text.encode('latin-1')
 
 
-def _fields(said: Any) -> list[tuple[bytes, Any]]:
+def _field_pairs(said: Any) -> list[tuple[bytes, Any]]:
     """Fields, which a test may write as pairs or as a mapping."""
     return [(_octets(name), value) for name, value in (said.items() if isinstance(said, Mapping) else said)]
 
@@ -2886,7 +2886,7 @@ class Reply:
         for fault in self.faults:
             if _checked_fault(fault).phase != 'reply':
                 raise ValueError(f'expected faults of a reply, got {fault!r}: say it by server.fault')
-        fields = [(name, _octets(value)) for name, value in _fields(headers)]
+        fields = [(name, _octets(value)) for name, value in _field_pairs(headers)]
         if json is not ANY:
             if body != b'':
                 raise ValueError('expected a body or json, got both')
@@ -2907,7 +2907,7 @@ class Reply:
             fields=fields,
             body=body,
             chunks=chunks if chunks is None or isinstance(chunks, int) else tuple(chunks),
-            trailers=tuple((name, _octets(value)) for name, value in _fields(trailers)),
+            trailers=tuple((name, _octets(value)) for name, value in _field_pairs(trailers)),
             pieces=pieces if pieces is None or isinstance(pieces, int) else tuple(pieces),
             segments=segments if segments is None or isinstance(segments, int) else tuple(segments),
             interim=interims,
@@ -3077,7 +3077,7 @@ class Expectation:
         self._path = path
         is_any = params is ANY or (params is None and path is None)
         self._params: Any = ANY if is_any else _pairs(params or ())
-        self._headers = [(name.lower(), value) for name, value in _fields(headers)]
+        self._headers = [(name.lower(), value) for name, value in _field_pairs(headers)]
         if body is not ANY and json_body is not ANY:
             raise ValueError('expected a body or json, got both')
         self._body = body.encode() if isinstance(body, str) else body
@@ -8801,8 +8801,9 @@ def command_client(template: str, name: str | None = None, version: str = '') ->
     """A client that is another program: one request a run of it, by a command template.
 
     `{url}`, `{method}`, `{timeout}` and `{ca}` (a file with the CA) are replaced; `[-H {header}]` is repeated for each
-    field, `[--data-binary {body}]` left out where there's no body. The program prints the response's head as it came,
-    an empty line and the decoded body; an exit status other than 0 is an error.
+    field, `[--data-binary {body}]` left out where there's no body, and `[--head{head}]` but for HEAD. What the template
+    has no place for is not run. The program prints the response's head as it came, an empty line and the decoded body;
+    an exit status other than 0 is an error.
     """
     import shlex
 
@@ -8822,6 +8823,8 @@ def command_client(template: str, name: str | None = None, version: str = '') ->
         async def request(self, ask: Ask) -> Answer:
             if ask.body is not None and (ask.data is None or b'\0' in ask.data):
                 raise NotExpressed('a command line has no place for such a body')
+            if missing := _places_missing(template, ask):
+                raise NotExpressed(f'the command has no place for {" and ".join(missing)}')
             command = _filled_command(tokens, ask, self._setting)
             process = await asyncio.create_subprocess_exec(
                 *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
@@ -8842,6 +8845,17 @@ def command_client(template: str, name: str | None = None, version: str = '') ->
     CommandClient.name = name or pathlib.Path(tokens[0]).name  # type: ignore[attr-defined]
     CommandClient.version = version  # type: ignore[attr-defined]
     return CommandClient
+
+
+def _places_missing(template: str, ask: Ask) -> list[str]:
+    """What a template would have to have a place for, to ask for that, and hasn't."""
+    needed = {
+        '{method}': ask.method != 'GET' and not (ask.method == 'HEAD' and '{head}' in template),
+        '{header}': bool(ask.headers),
+        '{body}': ask.body is not None,
+        '{ca}': ask.url[:6].lower() == 'https:',
+    }
+    return [place for place, is_needed in needed.items() if is_needed and place not in template]
 
 
 def _filled_command(tokens: Sequence[str], ask: Ask, setting: Setting) -> list[str]:
@@ -8904,6 +8918,9 @@ def _client(name: str) -> Any:
     if name in _CLIENTS:
         return _CLIENTS[name]()
     if ' ' in name:
+        program = name.split()[0]
+        if shutil.which(program) is None:
+            raise CaseError(f'expected a program that can be run, got {program}')
         return command_client(name)
     module, separator, attribute = name.partition(':')
     if not separator:
@@ -9747,12 +9764,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog='python -m lowhaio_testing', description='The testing companion of lowhaio, an asyncio HTTP/1.1 client.'
     )
-    commands = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
+    commands = parser.add_subparsers(title='commands', metavar='COMMAND')
     for name, (text, configure) in _COMMANDS.items():
         command = commands.add_parser(name, help=text, description=f'{text[0].upper()}{text[1:]}.')
         command.set_defaults(run=configure(command))
     args = parser.parse_args(argv)
-    status: int = args.run(args)
+    if 'run' not in args:
+        parser.print_help()
+        return 0
+    try:
+        status: int = args.run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads it has had enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return status
 
 

@@ -1211,7 +1211,7 @@ def test_command_reads_the_seed_as_it_is() -> None:
 def test_a_client_is_found_by_module_and_name() -> None:
     assert inside._client('lowhaio_testing:LowhaioClient') is LowhaioClient
     assert inside._client('http.client') is companion.HttpClientClient
-    assert inside._client('program {url}').name == 'program'
+    assert inside._client('echo {url}').name == 'echo'
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -1449,6 +1449,27 @@ def test_a_program_that_hangs_or_prints_nothing_is_told() -> None:
         client.limit = 1.0
         report = companion.check_client(client, chosen('SL-01'))
         assert found in report.results['SL-01'].detail
+
+
+def test_what_a_command_has_no_place_for_is_not_run() -> None:
+    client = companion.command_client('echo {url}')
+    report = companion.check_client(client, chosen('TL-12', 'RQ-29', 'RB-03/post', 'NB-01'))
+    assert {name: result.detail for name, result in report.results.items() if result.verdict == 'not-run'} == {
+        'TL-12': 'the command has no place for {ca}',
+        'RQ-29': 'the command has no place for {header}',
+        'RB-03/post': 'the command has no place for {method} and {body}',
+        'NB-01': 'the command has no place for {method}',
+    }
+
+
+def test_a_program_that_is_not_there_is_said_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run('--client', 'no-such-program {url}', '--case', 'SL-*') == 2
+    assert 'expected a program that can be run, got no-such-program' in capsys.readouterr().err
+
+
+def test_a_client_may_be_used_in_another_event_loop() -> None:
+    report = companion.check_client(companion.HttpClientClient, chosen('PL-14'))
+    assert report.results['PL-14'].verdict == 'pass'
 
 
 def test_cases_are_found_where_they_were_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
