@@ -1635,34 +1635,37 @@ class Connection:
     async def start_tls(self, context: ssl.SSLContext, hostname: str) -> None:
         """Shake hands, and verify the peer: RFC 9110 section 4.3.4. Raises HttpTlsError, HttpConnectTimeoutError."""
         loop, fd = self._loop, self._fd
+        shaken: asyncio.Future[None] = loop.create_future()
 
-        def ready() -> None:
-            if waiter is not None and not waiter.done():
-                waiter.set_result(None)
+        def step() -> None:
+            # In the loop's callback, as a read is: a task that is woken finds that the loop has noticed the same octets
+            # twice, and asks for more in vain
+            if shaken.done():
+                return
+            self._arm(self.timeout)
+            self._ignore_room()
+            try:
+                sock.do_handshake()
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLWantWriteError:
+                self._watch_room(step)
+            except Exception as error:
+                shaken.set_exception(error)
+            else:
+                shaken.set_result(None)
 
-        waiter: asyncio.Future[None] | None = None
         try:
             self.sock = sock = context.wrap_socket(
                 self.sock, server_hostname=hostname, do_handshake_on_connect=False, suppress_ragged_eofs=False
             )
-            loop.add_reader(fd, ready)
-            while True:
-                try:
-                    sock.do_handshake()
-                    break
-                except ssl.SSLWantReadError:
-                    writes = False
-                except ssl.SSLWantWriteError:
-                    writes = True
-                    self._watch_room(ready)
-                waiter = self._sending = loop.create_future()
-                self._arm(self.timeout)
-                try:
-                    await waiter
-                finally:
-                    self._sending = None
-                    if writes and not self.closed:
-                        self._ignore_room()
+            loop.add_reader(fd, step)
+            self._sending = shaken
+            step()
+            try:
+                await shaken
+            finally:
+                self._sending = None
         except TimeoutError as error:
             raise HttpConnectTimeoutError(
                 f'expected progress of the TLS handshake within {self.timeout} s: {self!r}'
@@ -1872,7 +1875,8 @@ class Internet(Network):
         else:
             sock = self._get_sock()
         try:
-            sock.setblocking(False)
+            if sock.getblocking():
+                sock.setblocking(False)
             if address.family in (socket.AF_INET, socket.AF_INET6):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.connect(address.sockaddr)
@@ -1943,6 +1947,15 @@ def _scope(zone: str) -> int:
         raise HttpDnsError(f'expected the name of a network interface as the zone, got {zone}') from error
 
 
+def _is_writable(fd: int) -> bool:
+    """Whether a socket is so at once, as over loopback one that connects is: then the loop needn't watch for it."""
+    if not hasattr(select, 'poll'):  # pragma: no cover - Windows
+        return False
+    poller = select.poll()
+    poller.register(fd, select.POLLOUT)
+    return bool(poller.poll(0))
+
+
 async def _connect_any(
     network: Network, addresses: Sequence[Address], seconds: float | None, failures: list[tuple[Address, Exception]]
 ) -> tuple[socket.socket, Address] | None:
@@ -1968,6 +1981,7 @@ async def _connect_any(
 
     try:
         while left or attempts:
+            ready: int | None = None
             if left:
                 address = left.popleft()
                 try:
@@ -1975,27 +1989,31 @@ async def _connect_any(
                 except (OSError, HttpConnectionError) as error:
                     failures.append((address, error))
                     continue
-                attempts[sock.fileno()] = sock, address
-                loop.add_writer(sock.fileno(), wake, sock.fileno())
-                until = math.inf if seconds is None else loop.time() + seconds
-            woken = loop.create_future()
-            wait_until = min(until, loop.time() + _CONNECT_STAGGER) if left else until
-            timer = None if wait_until == math.inf else loop.call_at(wait_until, wake, None)
-            try:
-                fd = await woken
-            finally:
-                if timer is not None:
-                    timer.cancel()
-            if fd is not None:
-                sock, address = attempts[fd]
+                ready = sock.fileno()
+                attempts[ready] = sock, address
+                if not _is_writable(ready):
+                    loop.add_writer(ready, wake, ready)
+                    ready = None
+                    until = math.inf if seconds is None else loop.time() + seconds
+            if ready is None:
+                woken = loop.create_future()
+                wait_until = min(until, loop.time() + _CONNECT_STAGGER) if left else until
+                timer = None if wait_until == math.inf else loop.call_at(wait_until, wake, None)
+                try:
+                    ready = await woken
+                finally:
+                    if timer is not None:
+                        timer.cancel()
+            if ready is not None:
+                sock, address = attempts[ready]
                 try:
                     if errno := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                         raise OSError(errno, os.strerror(errno))
                 except OSError as error:
-                    failures.append((drop(fd), error))
+                    failures.append((drop(ready), error))
                 else:
-                    del attempts[fd]
-                    loop.remove_writer(fd)
+                    del attempts[ready]
+                    loop.remove_writer(ready)
                     return sock, address
             elif not left:
                 failures.extend((drop(fd), TimeoutError(f'no answer within {seconds} s')) for fd in tuple(attempts))

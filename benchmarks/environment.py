@@ -206,7 +206,7 @@ def _nginx_configuration(chain: Path, key: Path) -> str:
             server {{
                 listen 127.0.0.1:{PORTS['http']} backlog=4096;
                 listen 127.0.0.1:{PORTS['https']} ssl backlog=4096;
-                ssl_certificate {chain}; ssl_certificate_key {key};
+                ssl_protocols TLSv1.2 TLSv1.3; ssl_certificate {chain}; ssl_certificate_key {key};
                 location = /small {{ {fields(FEW_FIELDS)} return 200 '{BODY}'; }}
                 location = /fields {{ {fields(MANY_FIELDS)} return 200 '{BODY}'; }}
                 location = /close {{ keepalive_timeout 0; {fields(FEW_FIELDS)} return 200 '{BODY}'; }}
