@@ -226,7 +226,7 @@ class Url(NamedTuple):
 
 _DEFAULT_PORTS = {'http': 80, 'https': 443}
 _URL = re.compile(r'([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^?#]*)(\?[^#]*)?(?:#(.*))?', re.DOTALL)  # RFC 3986 app. B
-_SCHEME = re.compile(r'[A-Za-z][A-Za-z0-9+.-]*:')
+_SCHEME = r'[A-Za-z][A-Za-z0-9+.-]*:'  # compiled when it is used first, as a plain request has no need of it
 _CONTROL = re.compile(r'[\x00-\x1f\x7f]')
 _AUTHORITY = re.compile(r'(\[[^\]]*+\]?+|[^:\[\]]*+)(?::(.*))?', re.DOTALL)
 _PORT = re.compile(r'[0-9]{0,20}')
@@ -235,7 +235,7 @@ _LEGAL_TARGET = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]++|%[0-9A-Fa-f]{2}
 _BAD_ESCAPE = re.compile(r'%(?![0-9A-Fa-f]{2})')
 _TARGET_SAFE = "%!$&'()*+,;=:@/?"  # quote() leaves letters, digits and -._~ alone by itself
 _LABEL = re.compile(r'[a-z0-9_-]{1,63}')
-_DOTS = re.compile('[.\u3002\uff0e\uff61]')
+_DOTS = '.\u3002\uff0e\uff61'
 _NUMBER = re.compile(r'[0-9]+|0x[0-9a-f]*')
 _ZONE = re.compile(r'[A-Za-z0-9._~-]{1,64}')
 _DEVIATIONS = frozenset('\u00df\u1e9e\u03c2\u200c\u200d')  # IDNA 2003 and 2008 disagree about what these map to
@@ -305,7 +305,7 @@ def _parse_name(text: str) -> tuple[str, str]:
             name = text.encode('idna').decode('ascii').lower()
         except UnicodeError as error:
             raise HttpRequestError(f'expected an internationalised host name, got {_shown(text)}: {error}') from None
-        if name.count('.') != len(_DOTS.findall(text)):  # RFC 3490 section 3.1: no other character is a dot
+        if name.count('.') != sum(map(text.count, _DOTS)):  # RFC 3490 section 3.1: no other character is a dot
             raise HttpRequestError(f'expected a host without characters that turn into dots, got {_shown(text)}')
     labels = name.removesuffix('.').split('.')
     if len(name.removesuffix('.')) > 253 or not all(map(_LABEL.fullmatch, labels)):
@@ -925,7 +925,7 @@ class UntilClose:
         self.complete = True
 
 
-_CHUNK_LINE = re.compile(
+_CHUNK_LINE = (  # compiled when it is used first
     rb'([0-9A-Fa-f]{1,16}+)'
     rb"(?:[ \t]*+;[ \t]*+[!#$%&'*+.^_`|~0-9A-Za-z-]++"
     rb"(?:[ \t]*+=[ \t]*+(?:[!#$%&'*+.^_`|~0-9A-Za-z-]++"
@@ -937,7 +937,7 @@ class _ChunkLines(dict[bytes, int]):
     """Chunk-size lines seen before -> the size; bounded, like the field names."""
 
     def __missing__(self, line: bytes) -> int:
-        matched = _CHUNK_LINE.fullmatch(line)
+        matched = re.fullmatch(_CHUNK_LINE, line)
         if matched is None:
             raise HttpProtocolError(f'expected a chunk size, hexadecimal, got {_shown(line)}')
         size = int(matched[1], 16)
@@ -1139,13 +1139,13 @@ def is_persistent(version: bytes, head: ResponseHead, framing: ResponseFraming) 
     return b'close' not in options and ((head.minor >= 1 and version == b'HTTP/1.1') or b'keep-alive' in options)
 
 
-_KEEP_ALIVE = re.compile(rb'(?:.*[,; \t])?timeout=([0-9]{1,9})(?:[,; \t].*)?', re.IGNORECASE | re.DOTALL)
+_KEEP_ALIVE = rb'(?is)(?:.*[,; \t])?timeout=([0-9]{1,9})(?:[,; \t].*)?'  # compiled when it is used first
 
 
 def keep_alive_hint(head: ResponseHead) -> float:
     """Seconds for which the server says it keeps an idle connection (Keep-Alive: timeout=5), less some for the way."""
     hint = head.special.get(b'keep-alive')
-    matched = _KEEP_ALIVE.fullmatch(hint) if hint is not None else None
+    matched = re.fullmatch(_KEEP_ALIVE, hint) if hint is not None else None
     if matched is None:
         return math.inf
     seconds = float(matched[1])
@@ -3402,7 +3402,7 @@ def _redirect_target(current: str, locations: set[bytes], allow_downgrade: bool)
         if _CONTROL.search(text):  # urljoin would drop some of them silently
             raise ValueError('it has control characters')
         # What names a scheme has to be whole: urljoin would take http:///x for a path
-        target = text if _SCHEME.match(text) else urljoin(current, text)
+        target = text if re.match(_SCHEME, text) else urljoin(current, text)
         parsed = parse_url(target)
     except ValueError as error:
         raise HttpRedirectError(
