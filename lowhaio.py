@@ -1518,8 +1518,11 @@ class Connection:
             raise self._failure(error, 'receiving') from error
 
     def _listen_again(self) -> None:
+        try:
+            self._loop.add_reader(self._fd, self._on_readable)
+        except OSError as error:  # the system watches no more files
+            raise self._failure(error, 'receiving') from error
         self._reading = True
-        self._loop.add_reader(self._fd, self._on_readable)
 
     # -- sending --
 
@@ -1692,7 +1695,10 @@ class Connection:
         self.idle = True
         self._arm(seconds)
         if not self._reading:
-            self._listen_again()
+            try:
+                self._listen_again()
+            except HttpDataError:  # to nobody's harm
+                self.close()
 
     def abort(self, error: HttpError) -> None:
         """Close, and let whoever waits for the peer fail with the error."""
@@ -1992,7 +1998,11 @@ async def _connect_any(
                 ready = sock.fileno()
                 attempts[ready] = sock, address
                 if not _is_writable(ready):
-                    loop.add_writer(ready, wake, ready)
+                    try:
+                        loop.add_writer(ready, wake, ready)
+                    except OSError as error:  # the system watches no more files
+                        failures.append((drop(ready), error))
+                        continue
                     ready = None
                     until = math.inf if seconds is None else loop.time() + seconds
             if ready is None:
@@ -2054,7 +2064,11 @@ async def _dial(
         kind = HttpConnectTimeoutError if timed_out else HttpConnectionError
         raise kind(f'expected a connection to {origin}, got {reasons}') from failures[-1][1]
     sock, address = connected
-    connection = Connection(sock, origin, address, timeout, bufsize)
+    try:
+        connection = Connection(sock, origin, address, timeout, bufsize)
+    except OSError as error:  # as above
+        sock.close()
+        raise HttpConnectionError(f'expected a connection to {origin}, got {address}: {error}') from error
     try:
         try:
             await network.prepare(connection, origin)
@@ -2673,8 +2687,8 @@ class _Lane:
         elif self._waiters and (waiter := self._next_waiter()) is not None:
             waiter.set_result(connection)
         else:
-            connection.rest(seconds)
             self.idle[connection] = None
+            connection.rest(seconds)
 
     def forget(self, connection: Connection) -> None:
         """A connection was closed."""

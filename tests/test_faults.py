@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import os
 import socket
 import ssl
@@ -19,7 +20,7 @@ import pytest_asyncio
 from netkit import BEFORE, BOTH, HTTP, HTTPS, RUNS, SCENARIOS, Remains, Scenario, fetch, forget_scripts, reply, settle
 from netkit import unchecked_network as network
 
-from lowhaio import Address, HttpDataError, HttpError, Network, Origin, Pool
+from lowhaio import Address, HttpConnectionError, HttpDataError, HttpError, Network, Origin, Pool
 from lowhaio_testing import ExpectRequest, Script, virtual_time
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.asyncio_loop_only]
@@ -175,6 +176,7 @@ ERRORS: dict[str, Callable[[], Exception]] = {
     'ECONNRESET': os_error(errno.ECONNRESET),
     'ETIMEDOUT': os_error(errno.ETIMEDOUT),
     'ENOBUFS': os_error(errno.ENOBUFS),
+    'ENOSPC': os_error(errno.ENOSPC),
     'SSLError': lambda: ssl.SSLError(1, 'a broken record'),
 }
 
@@ -221,6 +223,62 @@ async def test_call_that_would_block_after_all(scenario: Scenario, url: str) -> 
         raised, outcome = await run_faulty(scenario, url, injector)
         assert outcome is None
     assert nth > 2
+
+
+def fail_to_watch(monkeypatch: pytest.MonkeyPatch, injector: Callable[[str], None]) -> None:
+    """Tell of each time that the client asks the loop to watch a socket that isn't watched."""
+    loop = asyncio.get_running_loop()
+    selector = loop._selector  # type: ignore[attr-defined]
+
+    def watch(inner: Callable[..., None], fd: int, callback: Any, *args: Any) -> None:
+        if callback.__module__ == 'lowhaio' and fd not in selector.get_map():
+            injector('watch')
+        inner(fd, callback, *args)
+
+    for name in ('add_reader', 'add_writer'):
+        monkeypatch.setattr(loop, name, functools.partial(watch, getattr(loop, name)))
+
+
+@pytest.mark.parametrize(('scenario', 'url'), RUNS)
+async def test_the_system_watches_no_more_files(scenario: Scenario, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    injectors: list[Injector] = []
+    fail_to_watch(monkeypatch, lambda name: injectors[-1](name))
+    raised, outcome = True, None
+    while raised:
+        injectors.append(Injector(len(injectors) + 1, ERRORS['ENOSPC'], frozenset(('watch',)), False))
+        raised, outcome = await run_faulty(scenario, url, injectors[-1])
+    assert outcome is None
+    assert len(injectors) > 1 or scenario.first
+
+
+async def test_the_system_watches_no_socket_that_connects(monkeypatch: pytest.MonkeyPatch) -> None:
+    injector = Injector(1, ERRORS['ENOSPC'], frozenset(('watch',)), False)
+    with network() as net:
+        net.server(HTTP, connect=1.0)
+        request, close = Pool()
+        fail_to_watch(monkeypatch, injector)
+        with pytest.raises(HttpConnectionError, match='No space left on device'):
+            await request(b'GET', HTTP)
+        assert injector.raised
+        await close()
+
+
+async def test_the_system_watches_no_socket_that_had_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The response is whole, and its connection is closed instead of kept."""
+    injector = Injector(1, ERRORS['ENOSPC'], frozenset(('watch',)), False)
+    with network() as net:
+        server = net.server(HTTP)
+        server.expect().reply(body=b'x' * 250).always()
+        request, close = Pool(recv_bufsize=100)
+        _, _, body = await request(b'GET', HTTP)
+        got = await anext(body) + await anext(body)
+        await asyncio.sleep(1)  # the loop stops to watch what nobody reads
+        fail_to_watch(monkeypatch, injector)
+        assert got + b''.join([piece async for piece in body]) == b'x' * 250
+        assert injector.raised
+        assert await fetch(request, HTTP) == b'x' * 250
+        assert [connection.number for connection in net.connections] == [1, 2]
+        await close()
 
 
 async def test_the_check_would_notice_an_error_that_is_no_http_error() -> None:
