@@ -192,7 +192,7 @@ async def test_library_with_keywords_of_its_own_is_served_unchanged(lowhaio_netw
     ],
 )
 @pytest.mark.asyncio
-async def test_bad_certificate_is_refused(
+async def test_expired_wrong_host_or_unknown_ca_certificate_is_refused(
     lowhaio_network: FakeNetwork, fetch: Any, certificate: str, message: str
 ) -> None:
     server = lowhaio_network.server(API, certificate=certificate)
@@ -567,7 +567,7 @@ async def test_connection_made_after_the_network_is_gone(lowhaio_virtual_time: V
 
 
 @pytest.mark.asyncio
-async def test_several_addresses_with_the_first_dead(
+async def test_dns_several_addresses_with_the_first_dead(
     lowhaio_network: FakeNetwork, lowhaio_virtual_time: VirtualTime, fetch: Any
 ) -> None:
     addresses = ['192.0.2.1', '192.0.2.2', '192.0.2.3', '192.0.2.4']
@@ -603,7 +603,7 @@ async def test_address_without_a_server_can_be_dead(
     ],
 )
 @pytest.mark.asyncio
-async def test_dns_failure(
+async def test_dns_nxdomain_and_other_failures(
     lowhaio_network: FakeNetwork,
     lowhaio_virtual_time: VirtualTime,
     fetch: Any,
@@ -629,7 +629,7 @@ async def test_dns_cname_is_followed(lowhaio_network: FakeNetwork, fetch: Any) -
 
 
 @pytest.mark.asyncio
-async def test_dns_answer_expires(lowhaio_network: FakeNetwork, lowhaio_virtual_time: VirtualTime) -> None:
+async def test_dns_answer_expires_with_its_ttl(lowhaio_network: FakeNetwork, lowhaio_virtual_time: VirtualTime) -> None:
     old = lowhaio_network.server(API, addresses=['192.0.2.1'])
     old.expect().reply().always()
     lowhaio_network.dns('api.example.com', ['192.0.2.1'], ['192.0.2.2'], ttl=5)
@@ -643,7 +643,7 @@ async def test_dns_answer_expires(lowhaio_network: FakeNetwork, lowhaio_virtual_
 
 
 @pytest.mark.asyncio
-async def test_dns_answer_changes_its_mind(lowhaio_network: FakeNetwork, fetch: Any) -> None:
+async def test_dns_rebinding_of_an_answer_that_changes(lowhaio_network: FakeNetwork, fetch: Any) -> None:
     server = lowhaio_network.server('http://rebind.example', addresses=['192.0.2.1'])
     server.expect().reply().always()
     lowhaio_network.dns('rebind.example', ['192.0.2.1'], ['10.0.0.1'])
