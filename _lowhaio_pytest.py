@@ -32,8 +32,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         'markers',
         'lowhaio(strict=False, trust=False, allow=()): settings of the fixture lowhaio_network. strict: connections'
-        ' that are left open fail the test also when they are idle; trust: let SSL contexts of the code under test'
-        " trust the fake network's CA; allow: hosts to reach on the real network",
+        ' that are left open fail the test also when they are idle, and so do bodies that are left unread; trust: let'
+        " SSL contexts of the code under test trust the fake network's CA; allow: hosts to reach on the real network",
     )
     config.addinivalue_line(
         'markers',

@@ -1245,10 +1245,14 @@ class ServerConnection:
 
     __slots__ = (
         '_buffer',
+        '_client_failed',
+        '_client_read',
+        '_client_until',
         '_limit',
         '_loop',
         '_opened_at',
         '_reading',
+        '_reply_start',
         '_stepper',
         '_waiter',
         '_wire',
@@ -1306,6 +1310,10 @@ class ServerConnection:
         self._reading: ReceivedRequest | None = None  # whose body is being received
         self._limit: tuple[int, _Cut] | None = None  # behind so many octets received, this happens
         self._waiter: Callable[[], None] | None = None
+        self._reply_start = 0  # where the reply to the last request begins in what was sent
+        self._client_read = 0  # octets of what was sent
+        self._client_until = sys.maxsize  # how many were sent when the client closed
+        self._client_failed = False  # it closed because of an error or a cancellation
 
     def __repr__(self) -> str:
         state = f'closed by the {self.closed_by}' if self.closed_by else self.unanswered or 'idle'
@@ -1406,6 +1414,7 @@ class ServerConnection:
         for requests in (self.requests, server.requests, server.network.requests):
             requests.append(request)
         self._reading = request
+        self._reply_start = len(self.sent)
         self._take(rest)
         return request
 
@@ -1437,8 +1446,12 @@ class ServerConnection:
     def _leaks(self, strict: bool) -> list[str]:
         """What the client left behind, at the end of the test."""
         if self._wire.is_ended():
-            return []
-        if self._wire.undelivered() and self.requests:
+            if not strict or not (unread := self._unread()):
+                return []
+            what = (
+                f'closed in the middle of the reply to {self.requests[-1]}: {unread:,} octets of its body were not read'
+            )
+        elif self._wire.undelivered() and self.requests:
             what = f'still in use: the reply to {self.requests[-1]} was not read to its end'
         elif self.unanswered is not None:
             what = f'still in use: {self.unanswered}'
@@ -1447,6 +1460,23 @@ class ServerConnection:
         else:
             return []
         return [f'connection {self.number} to {_url(self.server.origin)} is {what}{self._opened}']
+
+    def _unread(self) -> int:
+        """How many octets of the last reply's body the client didn't read, though nothing kept it from that."""
+        if self._client_failed or not self.requests:
+            return 0
+        try:
+            final = lowhaio.ResponseHeads(_HEAD_LIMIT).feed(bytes(self.sent[self._reply_start : self._client_read]))
+            if final is None or 300 <= final[0].status < 400:  # whoever follows a redirect has no use for its body
+                return 0
+            head, rest = final
+            framing = lowhaio.response_framing(self.requests[-1].method, head)
+            read = len(framing.feed(rest))
+            if isinstance(framing, lowhaio.Length):
+                return int(head.special[b'content-length'].partition(b',')[0]) - read
+            return len(framing.feed(bytes(self.sent[self._client_read : self._client_until])))
+        except HttpError:
+            return 0  # the client can't have read on
 
     # What the wire tells
 
@@ -1821,16 +1851,20 @@ class ServerConnection:
 
 
 class _ClientEnd:
-    """What the client reads from, in place of its socket: it gives it the test's own failures unchanged."""
+    """What the client reads from, in place of its socket: it gives it the test's own failures unchanged.
 
-    __slots__ = ('_connection', '_recv', '_send', '_sendmsg', 'close', 'fileno', 'pending', 'unwrap')
+    It sees how far the client has read, and what makes it close.
+    """
+
+    __slots__ = ('_close', '_connection', '_recv', '_send', '_sendmsg', 'fileno', 'pending', 'unwrap')
 
     def __init__(self, sock: Any, connection: ServerConnection) -> None:
         self._connection = connection
         self._recv = sock.recv
         self._send = sock.send
         self._sendmsg = sock.sendmsg
-        self.close = sock.close
+        self._close = sock.close
+        connection._client_read = len(connection.sent)  # to whoever prepared the connection
         self.fileno = sock.fileno
         if isinstance(sock, ssl.SSLSocket):
             self.pending = sock.pending
@@ -1842,6 +1876,7 @@ class _ClientEnd:
         if self._connection.failure is not None:
             raise self._connection.failure
         data: bytes = self._recv(size)
+        self._connection._client_read += len(data)
         return data
 
     def send(self, data: bytes | memoryview) -> int:
@@ -1859,6 +1894,13 @@ class _ClientEnd:
             raise self._connection.failure
         sent: int = self._sendmsg(buffers)
         return sent
+
+    def close(self) -> None:
+        """Close, and note whether that is the way out of an error or a cancellation."""
+        self._connection._client_until = len(self._connection.sent)
+        if not isinstance(sys.exception(), (type(None), GeneratorExit)):  # a generator is left, as a body is
+            self._connection._client_failed = True
+        self._close()
 
 
 # The names and addresses
@@ -2344,7 +2386,12 @@ class FakeNetwork(lowhaio.Network):
         """What is wrong with what happened so far; empty if nothing is.
 
         Requests that were not expected, or, unless `unmet` is false, expected and not asked for; connections that are
-        still in use (strict: or idle); tasks that still run.
+        still in use (strict: or idle, or closed in the middle of a body); tasks that still run.
+
+        What counts of a body is what was read from its connection. One that comes whole with its head has been read
+        then, whatever becomes of it: `pieces` lets it come behind. Of a body without a length, what was not sent
+        doesn't count, nor does one that a script sends to octets that it expects. To close on the way out of an error
+        or a cancellation is no problem, nor to leave a redirect's body.
         """
         found = [str(failure) for failure in dict.fromkeys(self._failures)]
         for server in self.servers if unmet else ():
@@ -2419,7 +2466,8 @@ def network(*, strict: bool = False, trust: bool = False, allow: Iterable[str] =
         net.server('https://api.example.com').expect(b'GET', '/').reply(b'200', body=b'hello')
         asyncio.run(main())
 
-    strict  connections that are left open are a problem also when they are idle
+    strict  connections that are left open are a problem also when they are idle, and those closed in the middle of a
+            body: see `problems`
     trust   let SSL contexts of the code under test trust the network's CA, by copies, which lack a client certificate
     allow   hosts, names or addresses, that are reached on the real network
     """

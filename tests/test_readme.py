@@ -154,12 +154,21 @@ def test_block_gzip(network: FakeNetwork, capsys: pytest.CaptureFixture[str]) ->
     assert max(sizes) <= 65_536
 
 
-def test_block_pytest(tmp_path: pathlib.Path) -> None:
-    (code,) = blocks('pytest')
+def run_tests(code: str, tmp_path: pathlib.Path) -> str:
     (tmp_path / 'test_orders.py').write_text(code)
     command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', str(tmp_path)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert '3 passed' in done.stdout, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_block_pytest(tmp_path: pathlib.Path) -> None:
+    (code,) = blocks('pytest')
+    assert '3 passed' in (printed := run_tests(code, tmp_path)), printed
+
+
+def test_block_sheet(tmp_path: pathlib.Path) -> None:
+    (code,) = blocks('sheet')
+    assert '8 passed' in (printed := run_tests(code, tmp_path)), printed
 
 
 def test_block_recording(tmp_path: pathlib.Path) -> None:

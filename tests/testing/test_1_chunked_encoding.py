@@ -113,7 +113,7 @@ def test_unknown_illegal_chunking_is_refused_with_the_names() -> None:
 
 
 @given(chunkings())
-def test_legal_chunking_is_decoded(chunking: Chunking) -> None:
+def test_hypothesis_strategy_of_chunkings_is_decoded(chunking: Chunking) -> None:
     assert decode([chunking.octets]) == (chunking.data, chunking.trailers)
 
 
@@ -138,7 +138,7 @@ def test_segmentation_is_the_octets_in_pieces(data: st.DataObject, octets: bytes
 
 
 @given(heads(), st.data())
-def test_generated_head_is_parsed(head: GeneratedHead, data: st.DataObject) -> None:
+def test_hypothesis_strategy_of_heads_is_parsed(head: GeneratedHead, data: st.DataObject) -> None:
     parsed = lowhaio.parse_response_head(head.octets + b'body')
     assert parsed is not None
     assert (parsed[0].code, parsed[0].headers, parsed[1]) == (head.code, head.headers, len(head.octets))
@@ -152,7 +152,7 @@ def test_generated_head_is_parsed_by_h11(head: GeneratedHead) -> None:
 
 
 @given(responses())
-def test_generated_response_is_parsed(response: GeneratedResponse) -> None:
+def test_hypothesis_strategy_of_responses_is_parsed(response: GeneratedResponse) -> None:
     parsed = lowhaio.parse_response_head(response.octets)
     assert parsed is not None
     head, consumed = parsed

@@ -25,12 +25,18 @@ import lowhaio
 import lowhaio_testing
 from lowhaio import Pool, buffered, streamed
 from lowhaio_testing import (
+    Expect,
     ExpectRequest,
     FailConnect,
     FakeNetwork,
     FakeNetworkError,
+    ResetAt,
+    StallAt,
+    TruncateAt,
     UnexpectedRequest,
     VirtualTime,
+    Wait,
+    chunk,
 )
 
 API = 'https://api.example.com'
@@ -186,7 +192,7 @@ async def test_library_with_keywords_of_its_own_is_served_unchanged(lowhaio_netw
     ],
 )
 @pytest.mark.asyncio
-async def test_bad_certificate_is_refused(
+async def test_expired_wrong_host_or_unknown_ca_certificate_is_refused(
     lowhaio_network: FakeNetwork, fetch: Any, certificate: str, message: str
 ) -> None:
     server = lowhaio_network.server(API, certificate=certificate)
@@ -561,7 +567,7 @@ async def test_connection_made_after_the_network_is_gone(lowhaio_virtual_time: V
 
 
 @pytest.mark.asyncio
-async def test_several_addresses_with_the_first_dead(
+async def test_dns_several_addresses_with_the_first_dead(
     lowhaio_network: FakeNetwork, lowhaio_virtual_time: VirtualTime, fetch: Any
 ) -> None:
     addresses = ['192.0.2.1', '192.0.2.2', '192.0.2.3', '192.0.2.4']
@@ -597,7 +603,7 @@ async def test_address_without_a_server_can_be_dead(
     ],
 )
 @pytest.mark.asyncio
-async def test_dns_failure(
+async def test_dns_nxdomain_and_other_failures(
     lowhaio_network: FakeNetwork,
     lowhaio_virtual_time: VirtualTime,
     fetch: Any,
@@ -623,7 +629,7 @@ async def test_dns_cname_is_followed(lowhaio_network: FakeNetwork, fetch: Any) -
 
 
 @pytest.mark.asyncio
-async def test_dns_answer_expires(lowhaio_network: FakeNetwork, lowhaio_virtual_time: VirtualTime) -> None:
+async def test_dns_answer_expires_with_its_ttl(lowhaio_network: FakeNetwork, lowhaio_virtual_time: VirtualTime) -> None:
     old = lowhaio_network.server(API, addresses=['192.0.2.1'])
     old.expect().reply().always()
     lowhaio_network.dns('api.example.com', ['192.0.2.1'], ['192.0.2.2'], ttl=5)
@@ -637,7 +643,7 @@ async def test_dns_answer_expires(lowhaio_network: FakeNetwork, lowhaio_virtual_
 
 
 @pytest.mark.asyncio
-async def test_dns_answer_changes_its_mind(lowhaio_network: FakeNetwork, fetch: Any) -> None:
+async def test_dns_rebinding_of_an_answer_that_changes(lowhaio_network: FakeNetwork, fetch: Any) -> None:
     server = lowhaio_network.server('http://rebind.example', addresses=['192.0.2.1'])
     server.expect().reply().always()
     lowhaio_network.dns('rebind.example', ['192.0.2.1'], ['10.0.0.1'])
@@ -909,6 +915,198 @@ async def test_unread_body_is_a_leak(size: int) -> None:
             ]
             await body.aclose()
             assert net.problems() == []
+
+
+async def leave_by_dropping(response: lowhaio.Response) -> bytes:
+    return await anext(response.body)
+
+
+async def leave_by_closing(response: lowhaio.Response) -> bytes:
+    async with response.body as body:
+        return await anext(body)
+
+
+async def leave_a_generator(response: lowhaio.Response) -> bytes:
+    async def generated() -> AsyncIterator[bytes]:
+        async with response.body as body:
+            async for piece in body:
+                yield piece
+
+    pieces = generated()
+    async with contextlib.aclosing(pieces):  # type: ignore[type-var]
+        return await anext(pieces)
+
+
+FRAMED: dict[str, dict[str, Any]] = {  # a head, ten octets of the body, and the ninety others, in a read each
+    'length': {'pieces': [10]},
+    'chunked': {'chunks': [10, 90], 'pieces': [15]},
+    'until close': {'close': True, 'pieces': [10]},
+}
+
+
+@pytest.mark.parametrize('leave', [leave_by_dropping, leave_by_closing, leave_a_generator])
+@pytest.mark.parametrize('framed', FRAMED)
+@pytest.mark.parametrize('scheme', ['http', 'https'])
+@pytest.mark.asyncio
+async def test_body_that_is_let_go_of_unread_is_a_leak_where_strict_only(scheme: str, framed: str, leave: Any) -> None:
+    with installed() as net:
+        server = net.server(f'{scheme}://api.example.com')
+        server.expect(b'GET', '/small').reply(body=b'read')
+        server.expect(b'GET', '/large').reply(body=bytes(100), **FRAMED[framed])
+        async with Pool() as request:
+            _, _, body = await request(b'GET', f'{scheme}://api.example.com/small')
+            assert await buffered(body) == b'read'
+            assert len(await leave(await request(b'GET', f'{scheme}://api.example.com/large'))) == 10
+            assert not server.connections[0].is_open
+            assert net.problems() == []
+            assert net.problems(strict=True) == [
+                f'connection 1 to {scheme}://api.example.com is closed in the middle of the reply to GET {scheme}://'
+                'api.example.com/large: 90 octets of its body were not read'
+                f'\n  opened at {server.connections[0].opened_at}'
+            ]
+
+
+@pytest.mark.parametrize('scheme', ['http', 'https'])
+@pytest.mark.asyncio
+async def test_unread_body_that_the_server_closed_behind_is_a_leak_where_strict_only(scheme: str) -> None:
+    with installed(strict=True) as net:
+        net.server(f'{scheme}://api.example.com').expect().reply(body=bytes(100), close=True, pieces=[10])
+        async with Pool() as request:
+            _, _, body = await request(b'GET', f'{scheme}://api.example.com')
+            assert len(await anext(body)) == 10
+            assert 'in the middle of the reply to GET' in net.problems()[0]
+            assert net.problems(strict=False) == []
+            assert len(await buffered(body)) == 90
+            assert net.problems() == []
+
+
+@pytest.mark.parametrize(
+    ('framed', 'unread'),
+    [
+        (b'content-length: 0100, 100', ['50 octets of its body were not read']),
+        (b'transfer-encoding: chunked', []),
+        (b'connection: close', []),
+    ],
+)
+@pytest.mark.asyncio
+async def test_unread_is_what_was_declared_or_sent_by_then(framed: bytes, unread: list[str]) -> None:
+    half = chunk(bytes(50)) if b'chunked' in framed else bytes(50)
+    with installed(strict=True) as net:
+        server = net.server(API)
+        server.expect().play(b'HTTP/1.1 200 OK\r\n' + framed + b'\r\n\r\n', half, Wait('left'), half)
+        async with Pool() as request:
+            _, _, body = await request(b'GET', API)
+            assert len(await anext(body)) == 50
+            await body.aclose()
+            net.event('left').set()
+            assert server.connections[0].sent.count(half) == 2  # by the server's lights, that is
+            assert [problem.splitlines()[0].rpartition(': ')[2] for problem in net.problems()] == unread
+
+
+async def read_all(response: lowhaio.Response) -> None:
+    await buffered(response.body)
+
+
+async def give_up(response: lowhaio.Response) -> None:
+    async with asyncio.timeout(1):
+        await read_all(response)
+
+
+async def find_something_wrong(response: lowhaio.Response) -> None:
+    async with response.body as body:
+        raise LookupError(await anext(body))
+
+
+async def let_go(response: lowhaio.Response) -> None:
+    pass
+
+
+UPLOAD = {'method': b'POST', 'body': streamed(bytes(1_000_000))}
+MALFORMED = b'HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\nx\r\n'
+LENGTH = ('content-length', 100)
+CLOSED = lowhaio.HttpConnectionClosedError
+
+
+@pytest.mark.parametrize('scheme', ['http', 'https'])
+@pytest.mark.parametrize(
+    ('reply', 'asked', 'read', 'error'),
+    [
+        pytest.param({}, {}, read_all, None, id='read'),
+        pytest.param({'chunks': 10}, {}, read_all, None, id='chunked, read'),
+        pytest.param({'close': True}, {}, read_all, None, id='until close, read'),
+        pytest.param({'close': True, 'headers': [LENGTH]}, {}, read_all, None, id='connection: close, read'),
+        pytest.param({'interim': [100, 103]}, {}, read_all, None, id='interim responses, read'),
+        pytest.param({'early': True}, UPLOAD, read_all, None, id='early answer, read'),
+        pytest.param({'early': True, 'faults': ResetAt(100)}, UPLOAD, read_all, CLOSED, id='early answer, reset'),
+        pytest.param({'headers': [LENGTH]}, {'method': b'HEAD'}, let_go, None, id='HEAD'),
+        pytest.param({'status': 304, 'body': b'', 'headers': [LENGTH]}, {}, let_go, None, id='304'),
+        pytest.param({'status': 204, 'body': b''}, {}, let_go, None, id='204'),
+        pytest.param({'status': 307, 'headers': [('location', '/')]}, {}, leave_by_dropping, None, id='redirect'),
+        pytest.param({'pieces': None}, {}, let_go, None, id='came with its head'),
+        pytest.param({'raw': b'HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n1 more'}, {}, let_go, None, id='excess'),
+        pytest.param({'faults': TruncateAt(100)}, {}, read_all, CLOSED, id='truncated'),
+        pytest.param({'faults': ResetAt(100)}, {}, read_all, CLOSED, id='reset'),
+        pytest.param({'faults': ResetAt(10)}, {}, let_go, CLOSED, id='reset in the head'),
+        pytest.param({'faults': StallAt(100)}, {'socket_timeout': 1}, read_all, TimeoutError, id='timed out'),
+        pytest.param({'faults': StallAt(100)}, {}, give_up, TimeoutError, id='cancelled'),
+        pytest.param({'faults': StallAt(10)}, {'socket_timeout': 1}, let_go, TimeoutError, id='head timed out'),
+        pytest.param({}, {}, find_something_wrong, LookupError, id='error of the reader'),
+        pytest.param({'headers': [('a', 'b' * 20_000)]}, {}, let_go, lowhaio.HttpHeaderTooLong, id='head too long'),
+        pytest.param(
+            {'raw': MALFORMED, 'pieces': None, 'segments': [53]}, {}, leave_by_dropping, None, id='malformed further on'
+        ),
+        pytest.param(
+            {'raw': MALFORMED, 'pieces': None, 'segments': [53]},
+            {},
+            read_all,
+            lowhaio.HttpProtocolError,
+            id='malformed',
+        ),
+    ],
+)
+@pytest.mark.asyncio
+async def test_body_that_could_not_or_need_not_be_read_is_no_leak(
+    scheme: str,
+    reply: dict[str, Any],
+    asked: dict[str, Any],
+    read: Any,
+    error: Any,
+    lowhaio_virtual_time: VirtualTime,
+) -> None:
+    url = f'{scheme}://api.example.com'
+    with installed(strict=True) as net:
+        net.server(url).expect().reply(**{'body': bytes(100), 'pieces': [10], **reply})
+        with contextlib.nullcontext() if error is None else pytest.raises(error):
+            async with Pool() as request:
+                await read(await request(**{'method': b'GET', 'url': url, **asked}))
+        assert net.connections[0].requests
+        assert net.problems() == []
+
+
+@pytest.mark.asyncio
+async def test_what_prepares_a_connection_has_read_what_it_was_sent() -> None:
+    class Greeted(lowhaio.Network):
+        async def prepare(self, connection: lowhaio.Connection, origin: lowhaio.Origin) -> None:
+            assert await connection.receive() == b'welcome'
+
+    with installed(strict=True) as net:
+        server = net.server('http://api.example.com')
+        server.play([b'welcome'])
+        server.expect().reply(body=bytes(100), pieces=[10], headers=[('connection', 'close')])
+        async with Pool(network=Greeted) as request:
+            _, _, body = await request(b'GET', 'http://api.example.com')
+            assert await buffered(body) == bytes(100)
+        assert net.problems() == []
+
+
+@pytest.mark.asyncio
+async def test_unread_body_of_no_request_is_no_leak() -> None:
+    with installed(strict=True) as net:
+        asked = Expect(b'GET / HTTP/1.1\r\nhost: api.example.com\r\n\r\n')
+        net.server(API).play([asked, b'HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n'])
+        async with Pool() as request:
+            assert (await request(b'GET', API)).code == b'200'
+        assert net.problems() == []
 
 
 @pytest.mark.asyncio

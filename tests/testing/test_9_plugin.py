@@ -288,6 +288,16 @@ def test_unexpected_request_shows_no_line_of_the_companion(run_pytest: Run, test
         ),
         (
             """
+            @pytest.mark.lowhaio(strict=True)
+            async def test(lowhaio_network):
+                lowhaio_network.server(API).expect().reply(body=b'unread', pieces=6)
+                async with Pool() as request:
+                    await request(b'GET', API)
+            """,
+            'closed in the middle of the reply to GET https://api.example.com/: 6 octets of its body were not read',
+        ),
+        (
+            """
             async def test(lowhaio_network):
                 await order(1)
             """,
@@ -320,6 +330,20 @@ def test_idle_connection_of_a_pool_that_nobody_closed_is_no_leak(run_pytest: Run
         *NO_RANDOM,
     )
     assert outcome(printed) == '2 passed', printed
+
+
+def test_body_that_is_let_go_of_unread_is_no_leak_unless_strict(run_pytest: Run) -> None:
+    printed = run_pytest(
+        """
+        @pytest.mark.asyncio
+        async def test_head_is_enough(lowhaio_network):
+            lowhaio_network.server(API).expect().reply(body=b'unread', pieces=6)
+            async with Pool() as request:
+                assert (await request(b'GET', API)).code == b'200'
+        """,
+        *NO_RANDOM,
+    )
+    assert outcome(printed) == '1 passed', printed
 
 
 def test_task_of_a_fixture_is_no_leak(run_pytest: Run) -> None:
