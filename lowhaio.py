@@ -1010,8 +1010,14 @@ class Chunked:
                 remaining = _CHUNK_LINES[data[position:end]]
                 if end - position > 16:
                     self._count_overhead(end - position)
-                state = self._DATA if remaining else self._TRAILERS
                 position = end + 2
+                end = position + remaining
+                if remaining and data.startswith(b'\r\n', end):  # all of the chunk is there
+                    pieces.append(data[position:end])
+                    self._decoded += remaining
+                    position = end + 2
+                else:
+                    state = self._DATA if remaining else self._TRAILERS
             elif state == self._DATA:
                 end = position + remaining
                 piece = data[position:end]
@@ -1612,6 +1618,11 @@ class Connection:
         await self.flush(lambda: False)
         if self.lost is not None:
             raise self.lost
+
+    def cork(self, on: bool) -> None:
+        """Say that more is sent at once, so that the system sends full packets only; or that this was all of it."""
+        with contextlib.suppress(OSError, AttributeError):  # not every system, kind of socket and network can be told
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, on)
 
     def _on_writable(self) -> None:
         if self._receiving is not None:  # reading under TLS had to write first
@@ -2300,7 +2311,7 @@ class _Source:
 class _Upload:
     """A request on its way out, while its response may already be on its way in: RFC 9112 section 9.5."""
 
-    __slots__ = ('_connection', '_error', '_expecting', '_heads', '_stop', 'final')
+    __slots__ = ('_connection', '_corked', '_error', '_expecting', '_heads', '_stop', 'final')
 
     def __init__(self, connection: Connection, heads: ResponseHeads) -> None:
         self._connection = connection
@@ -2309,6 +2320,7 @@ class _Upload:
         self._error: HttpError | None = None
         self._stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._expecting = False
+        self._corked = False
 
     async def run(self, head: bytes, message: _Message | None) -> bool:
         """Send head and body; whether all of the request went out. `final` is the response's head if that has come."""
@@ -2323,6 +2335,7 @@ class _Upload:
                 sent = goes_on and await self._send(message.source, message.framing)
         finally:
             connection.listen(None)
+            self._cork(False)
         if connection.lost is not None:
             self._salvage()
         if self.final is None and (error := self._error or connection.lost) is not None:
@@ -2337,6 +2350,7 @@ class _Upload:
             if piece is _SUSPENDED:
                 if not await connection.flush(self._is_over):
                     return False
+                self._cork(False)
                 piece = await source.resume(self._stop)
                 burst = 0
                 if piece is _STOPPED:
@@ -2346,8 +2360,10 @@ class _Upload:
                 break
             if len(piece):
                 connection.write(framing.encode(piece))
-                piece = None  # nothing holds on to it while the caller makes the next
                 burst += 1
+                if burst > 1 or len(piece) > _TLS_RECORD:
+                    self._cork(True)
+                piece = None  # nothing holds on to it while the caller makes the next
                 # Pieces that are there at once go together, up to the size of a TLS record
                 if not await connection.flush(self._is_over, _JOIN_BELOW - 1 if burst < _BURST else 0):
                     return False
@@ -2357,6 +2373,11 @@ class _Upload:
                 if self._is_over():
                     return False
         return await connection.flush(self._is_over)
+
+    def _cork(self, on: bool) -> None:
+        if on is not self._corked:
+            self._corked = on
+            self._connection.cork(on)
 
     async def _continues(self) -> bool:
         """Send the head alone, and wait: RFC 9110 section 10.1.1. False if the final response came instead."""

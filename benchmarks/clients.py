@@ -38,10 +38,11 @@ CLIENTS = {
         Client('pycurl', 'pycurl', ('pycurl', 'certifi'), 'pycurl', 'pycurl', concurrent=False),
         Client('urllib3', 'urllib3', ('urllib3',), 'urllib3', 'urllib3', concurrent=False),
         Client('http.client', 'http_client', (), 'http.client', concurrent=False),
+        Client('asyncio', 'floor_asyncio', (), uploads=False),
         Client('socket', 'floor', ()),
         Client('wrk', ''),  # a program: run.py starts it itself
     )
 }
 
 # Written in C, without an interpreter or without parsing: what the rest is measured against, not peers.
-FLOORS = ('socket', 'wrk')
+FLOORS = ('asyncio', 'socket', 'wrk')

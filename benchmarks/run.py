@@ -33,7 +33,7 @@ def takes_part(client: Client, scenario: Scenario) -> bool:
         return bool(client.imports) and client.name != 'http.client'
     if scenario.kind == 'import':
         return bool(client.imports)
-    if client.name == 'wrk':
+    if client.name in ('wrk', 'asyncio'):
         return scenario.kind == 'requests' and not scenario.name.startswith('cold')
     if client.name == 'socket':
         return scenario.kind in ('requests', 'download', 'upload') and scenario.concurrency <= 1000
