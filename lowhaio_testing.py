@@ -7271,7 +7271,9 @@ def _features(case: Case) -> Iterator[str]:
             yield 'timeout'
         if ask.params:
             yield 'option params'
-    if case.dns or case.addresses or case.tls != 'good' or 'queries' in case.wire or 'sni' in case.wire:
+    if case.dns or case.addresses or 'queries' in case.wire or 'sni' in case.wire:
+        yield 'names'
+    if case.tls not in ('good', 'no-alpn', 'h2'):
         yield 'names'
     if len(case.asks) > 1:
         yield 'pool'
@@ -7364,7 +7366,7 @@ def _case_material(tls: str) -> _TlsMaterial:
         _CASE_NAMES_OF.get(tls, _CASE_NAMES),
         'required' if tls == 'client-certificate' else None,
         _tls_versions(tls[3:] if tls.startswith('tls1.') else None),
-        alpn=() if tls == 'no-alpn' else ('h2', 'http/1.1'),  # so that a client which offers h2 is found out
+        alpn={'no-alpn': (), 'h2': ('h2', 'http/1.1')}.get(tls, ('http/1.1',)),
         tickets=2,
     )
 

@@ -5,7 +5,6 @@ one task woken. The reader stays registered; there are no timeouts. The size of 
 """
 
 import asyncio
-import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -904,12 +904,7 @@ MUTANTS = [
     Mutant('checks no name', Nameless, 'TL', 'TL-01 TL-04 TL-05/name/* TL-05/* TL-09/not/*'),
     Mutant('trusts common names', Common, 'TL', 'TL-04'),
     Mutant('speaks old TLS', Old, 'TL', 'TL-11'),
-    Mutant(
-        'offers h2',
-        OffersH2,
-        'TL',
-        'TL-05 TL-06/* TL-07/* TL-08/* TL-09 TL-10/* TL-11/good/* TL-12 TL-14/* TL-17/* TL-18 TL-20',
-    ),
+    Mutant('offers h2', OffersH2, 'TL', 'TL-12'),
     Mutant('never says close_notify', Unnotified, 'TL', 'TL-17/*'),
     Mutant('tries one address', OneAddress, 'DN', 'DN-04/* DN-05 DN-06/* DN-07'),
     Mutant('remembers names for ever', ForEver, 'DN', 'DN-08 DN-09 DN-16/rebinding'),
