@@ -28,7 +28,7 @@ NAMESERVER = '127.0.0.153'
 PR_SET_PDEATHSIG = 1
 
 # Debian's names of what is not Python; on another system install the equivalents.
-PROGRAMS = {'nginx': 'nginx-light', 'cc': 'gcc', 'openssl': 'openssl', 'wrk': 'wrk'}
+PROGRAMS = {'nginx': 'nginx-light', 'cc': 'gcc', 'openssl': 'openssl', 'wrk': 'wrk', 'strace': 'strace'}
 TLS_HEADERS = ('/usr/include/openssl/ssl.h', 'libssl-dev')
 
 PORTS = {'http': 18080, 'https': 18443, 'fast': 18081, 'fast-tls': 18444}
