@@ -143,6 +143,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         '--output', type=Path, metavar='FOLDER', help='where the reports go (default: benchmarks/results)'
     )
+    parser.add_argument('--add', action='store_true', help='add the rounds to the reports that are there')
     parser.add_argument('--list', action='store_true', help='list scenarios and clients, and stop')
     return parser.parse_args()
 
@@ -157,7 +158,7 @@ def chosen_scenarios(options: argparse.Namespace) -> list[Scenario]:
 
 
 def run(
-    python: str, clients: list[Client], scenarios: list[Scenario], options: argparse.Namespace
+    python: str, clients: list[Client], scenarios: list[Scenario], options: argparse.Namespace, earlier: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
     """The result after each scenario, so that what was measured is not lost with what was not."""
     rounds = options.repeat or (3 if options.quick else 5)
@@ -176,6 +177,15 @@ def run(
         'versions': {client.name: environment.installed(python, client)[0] for client in clients if client.adapter},
         'runs': runs,
     }
+    if earlier:
+        for key in ('machine', 'versions'):
+            if earlier[key] != result[key]:
+                raise environment.SetupError(f'nothing can be added to another {key}: {earlier[key]}')
+        result['began'] = f'{earlier["began"]} and {result["began"]}'
+        for scenario_name, by_client in earlier['runs'].items():
+            for client_name, figures_of in by_client.items():
+                runs.setdefault(scenario_name, {}).setdefault(client_name, []).extend(figures_of)
+    before: Any = earlier.get('rounds', 0), earlier.get('seconds', 0)
     with environment.servers() as bases, environment.names() as prefix:
         bases['names'] = '\0'.join(prefix)
         for number in range(rounds):
@@ -185,15 +195,15 @@ def run(
                     continue
                 turn = number % len(order)
                 for client in order[turn:] + order[:turn]:
-                    earlier = runs[scenario.name][client.name]
-                    if earlier and all('error' in figures for figures in earlier):
-                        earlier.append(earlier[-1])  # it failed before: not waited for again
+                    done = runs[scenario.name][client.name]
+                    if done and all('error' in figures for figures in done):
+                        done.append(done[-1])  # it failed before: not waited for again
                         continue
                     figures = measure(python, client, scenario, bases, scale, options.patience)
-                    earlier.append(figures)
+                    done.append(figures)
                     shown = figures.get('error') or f'{figures["value"]:.4g} {scenario.unit}'
                     print(f'{number + 1}/{rounds} {scenario.name:18} {client.name:18} {shown}', file=sys.stderr)
-                result['rounds'], result['seconds'] = number + 1, round(time.time() - began)
+                result['rounds'], result['seconds'] = before[0] + number + 1, before[1] + round(time.time() - began)
                 yield result
 
 
@@ -212,9 +222,11 @@ def main() -> int:
         for python in options.python or [f'{sys.version_info.major}.{sys.version_info.minor}']:
             output.mkdir(exist_ok=True, parents=True)
             text = ''
-            for result in run(python, clients, scenarios, options):
+            kept = output / f'python-{python}.json'
+            earlier = json.loads(kept.read_text()) if options.add and kept.exists() else {}
+            for result in run(python, clients, scenarios, options, earlier):
                 text = report.text(result, SCENARIOS, GOALS, PYTHON_PEERS)
-                (output / f'python-{python}.json').write_text(json.dumps(result, indent=1) + '\n')
+                kept.write_text(json.dumps(result, indent=1) + '\n')
                 (output / f'python-{python}.txt').write_text(text)
                 (output / f'python-{python}.svg').write_text(report.chart(result, SCENARIOS, CHART_SCENARIOS))
             print(text)
