@@ -198,6 +198,7 @@ _CONTINUE_TIMEOUT = 1.0  # seconds to wait for a 100 (Continue), curl's figure: 
 _DNS_GRACE = 5.0  # seconds for which a failed renewal of an answer isn't repeated while a live connection serves
 _BURST = 16  # reads or writes in a row before other coroutines get their turn
 _JOIN_BELOW = 16_384  # octets: smaller pieces are joined before they are sent, larger ones are not copied
+_SEND_FROM = 65_536  # octets: fewer are not sent while the body has more at once
 
 
 # 3 URL -> target -----------------------------------------------------------------------------------------------------
@@ -1348,6 +1349,7 @@ class Connection:
         'lost',
         'noise',
         'origin',
+        'queued',
         'reusable',
         'sock',
         'timeout',
@@ -1370,6 +1372,7 @@ class Connection:
         self._sending: asyncio.Future[None] | None = None  # who waits to send
         self._listener: Callable[[bytes | Exception], None] | None = None  # who is told of octets during an upload
         self._outbox: list[bytes | memoryview] = []
+        self.queued = 0  # octets to send
         self._wants_read = False  # TLS: sending has to wait for a record of the peer
         self._writing = False  # the loop watches for room to write
         self._deadline = math.inf
@@ -1549,24 +1552,26 @@ class Connection:
         if sent == len(data):
             return True
         self._outbox.append(memoryview(data)[sent:])
+        self.queued = len(data) - sent
         return False
 
     def write(self, buffers: Sequence[bytes | memoryview]) -> None:
         """Queue octets for `flush`: small ones are joined with what is before them, large ones are not copied."""
         outbox = self._outbox
-        for data in buffers if sum(map(len, buffers)) > _JOIN_BELOW else (b''.join(buffers),):
+        size = sum(map(len, buffers))
+        self.queued += size
+        for data in buffers if size > _JOIN_BELOW else (b''.join(buffers),):
             if outbox and len(outbox[-1]) + len(data) <= _JOIN_BELOW:
                 outbox[-1] = b''.join((outbox[-1], data))
             elif data:
                 outbox.append(data)
 
-    async def flush(self, until: Callable[[], bool], leave: int = 0) -> bool:
-        """Send what is queued; the last of it, if that is no more than `leave` octets, may go with what comes next.
-        False if `until` turned true before that, or the connection was lost, and then `lost` says how.
+    async def flush(self, until: Callable[[], bool], below: int = 1) -> bool:
+        """Send what is queued, until fewer octets than `below` are left, which may go with what comes next. False if
+        `until` turned true before that, or the connection was lost, and then `lost` says how.
         """
-        outbox = self._outbox
         try:
-            while outbox and (len(outbox) > 1 or len(outbox[0]) > leave):
+            while self.queued >= below:
                 if self._send_some():
                     continue
                 if until():
@@ -1583,10 +1588,12 @@ class Connection:
                         self._ignore_room()
         except OSError as error:
             self.lost = self.error or self._failure(error, 'sending')
-            outbox.clear()
-        if outbox and type(outbox[0]) is memoryview:  # the caller may fill the same buffer again for the next piece
-            outbox[0] = bytes(outbox[0])
+            self._forget_queue()
         return self.lost is None
+
+    def _forget_queue(self) -> None:
+        self._outbox.clear()
+        self.queued = 0
 
     def _send_some(self) -> int:
         """One system call's worth of the queue."""
@@ -1602,6 +1609,7 @@ class Connection:
         except ssl.SSLWantReadError:
             self._wants_read = True
             return 0
+        self.queued -= sent
         left = sent
         while left:
             first = outbox[0]
@@ -1736,7 +1744,7 @@ class Connection:
             if self._pending is not None:
                 with contextlib.suppress(OSError, ValueError):
                     self.sock.unwrap()
-        self._outbox.clear()
+        self._forget_queue()
         self._listener = None
         lane = self.lane()
         if lane is not None:
@@ -2363,9 +2371,11 @@ class _Upload:
                 burst += 1
                 if burst > 1 or len(piece) > _TLS_RECORD:
                     self._cork(True)
+                # Pieces that are there at once go together; but what wasn't copied, the caller may fill again
+                kept = type(piece) is bytes or len(piece) <= _JOIN_BELOW // 2
+                below = _SEND_FROM if kept and burst < _BURST else 1
                 piece = None  # nothing holds on to it while the caller makes the next
-                # Pieces that are there at once go together, up to the size of a TLS record
-                if not await connection.flush(self._is_over, _JOIN_BELOW - 1 if burst < _BURST else 0):
+                if connection.queued >= below and not await connection.flush(self._is_over, below):
                     return False
                 if burst == _BURST:  # neither side has been slow: see whether a response has come
                     burst = 0
