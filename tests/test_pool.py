@@ -32,6 +32,7 @@ from netkit import (
 import lowhaio
 from lowhaio import (
     Address,
+    Connection,
     HttpConnectionClosedError,
     HttpDataError,
     HttpDnsError,
@@ -1282,3 +1283,23 @@ async def test_on_uvloop(url: str) -> None:
             await settle()
 
     await on_uvloop(main)
+
+
+async def test_closed_in_the_pass_in_which_a_connection_is_ready() -> None:
+    ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    class Prepared(Network):
+        async def prepare(self, connection: Connection, origin: Origin) -> None:
+            await ready
+
+    with network() as net:
+        net.server(HTTP)
+        request, close = Pool(network=Prepared)
+        task = asyncio.create_task(request(b'GET', HTTP))
+        await asyncio.sleep(0.01)
+        ready.set_result(None)
+        await close()
+        with pytest.raises(HttpPoolClosedError):
+            await task
+        await asyncio.sleep(0.01)
+        assert [connection.is_open for connection in net.connections] == [False]
