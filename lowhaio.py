@@ -1299,17 +1299,19 @@ class _Resolving:
         return self._task.cancelling() > self._cancelling
 
 
-# What a poll tells of a socket that has failed or whose both directions have ended: POLLERR | POLLHUP, by their
-# numbers, as not every platform's `select` has the names.
-_FAILED_OR_ENDED = 0x08 | 0x10
+# What a poll asks of a socket, POLLIN and POLLOUT, and tells of one that failed or whose both directions have ended,
+# POLLERR | POLLHUP: by their numbers, as not every platform's `select` has the names.
+_READABLE, _WRITABLE, _FAILED_OR_ENDED = 0x01, 0x04, 0x08 | 0x10
 
 
-def _make_poll(fd: int) -> Callable[[int], list[tuple[int, int]]]:
-    """A function that asks, without waiting, whether something can be read; where there is none, something may."""
+def _make_poll(fd: int, event: int) -> Callable[[int], list[tuple[int, int]]]:
+    """A function that asks, without waiting, whether a socket can be read (POLLIN) or written (POLLOUT). Where there is
+    none, something may be there to be read, and for room to write the loop has to watch.
+    """
     if not hasattr(select, 'poll'):  # pragma: no cover - Windows
-        return lambda _: [(fd, 0x01)]
+        return lambda _: [(fd, event)] if event == _READABLE else []
     poller = select.poll()
-    poller.register(fd, select.POLLIN)
+    poller.register(fd, event)
     return poller.poll
 
 
@@ -1364,7 +1366,7 @@ class Connection:
         self._fd: int = sock.fileno()
         self._recv: Callable[[int], bytes] = sock.recv
         self._pending: Callable[[], int] | None = None  # TLS: decrypted octets that the selector doesn't know of
-        self._poll = _make_poll(self._fd)
+        self._poll = _make_poll(self._fd, _READABLE)
         self._is_asyncio = isinstance(self._loop, asyncio.BaseEventLoop)
         self.bufsize = bufsize
         self.timeout = timeout  # seconds that each wait for the peer may take; None for ever
@@ -1972,15 +1974,6 @@ def _scope(zone: str) -> int:
         raise HttpDnsError(f'expected the name of a network interface as the zone, got {zone}') from error
 
 
-def _is_writable(fd: int) -> bool:
-    """Whether a socket is so at once, as over loopback one that connects is: then the loop needn't watch for it."""
-    if not hasattr(select, 'poll'):  # pragma: no cover - Windows
-        return False
-    poller = select.poll()
-    poller.register(fd, select.POLLOUT)
-    return bool(poller.poll(0))
-
-
 async def _connect_any(
     network: Network, addresses: Sequence[Address], seconds: float | None, failures: list[tuple[Address, Exception]]
 ) -> tuple[socket.socket, Address] | None:
@@ -2006,7 +1999,7 @@ async def _connect_any(
 
     try:
         while left or attempts:
-            ready: int | None = None
+            woken = loop.create_future()
             if left:
                 address = left.popleft()
                 try:
@@ -2014,25 +2007,24 @@ async def _connect_any(
                 except (OSError, HttpConnectionError) as error:
                     failures.append((address, error))
                     continue
-                ready = sock.fileno()
-                attempts[ready] = sock, address
-                if not _is_writable(ready):
+                fd = sock.fileno()
+                attempts[fd] = sock, address
+                if _make_poll(fd, _WRITABLE)(0):  # connected at once, as over loopback
+                    wake(fd)
+                else:
                     try:
-                        loop.add_writer(ready, wake, ready)
+                        loop.add_writer(fd, wake, fd)
                     except OSError as error:  # the system watches no more files
-                        failures.append((drop(ready), error))
+                        failures.append((drop(fd), error))
                         continue
-                    ready = None
-                    until = math.inf if seconds is None else loop.time() + seconds
-            if ready is None:
-                woken = loop.create_future()
-                wait_until = min(until, loop.time() + _CONNECT_STAGGER) if left else until
-                timer = None if wait_until == math.inf else loop.call_at(wait_until, wake, None)
-                try:
-                    ready = await woken
-                finally:
-                    if timer is not None:
-                        timer.cancel()
+                until = math.inf if seconds is None else loop.time() + seconds
+            wait_until = min(until, loop.time() + _CONNECT_STAGGER) if left else until
+            timer = None if woken.done() or wait_until == math.inf else loop.call_at(wait_until, wake, None)
+            try:
+                ready = await woken
+            finally:
+                if timer is not None:
+                    timer.cancel()
             if ready is not None:
                 sock, address = attempts[ready]
                 try:
@@ -2085,7 +2077,7 @@ async def _dial(
     sock, address = connected
     try:
         connection = Connection(sock, origin, address, timeout, bufsize)
-    except OSError as error:  # as above
+    except OSError as error:  # the system watches no more files
         sock.close()
         raise HttpConnectionError(f'expected a connection to {origin}, got {address}: {error}') from error
     try:
@@ -2374,7 +2366,7 @@ class _Upload:
                 # Pieces that are there at once go together; but what wasn't copied, the caller may fill again
                 kept = type(piece) is bytes or len(piece) <= _JOIN_BELOW // 2
                 below = _SEND_FROM if kept and burst < _BURST else 1
-                piece = None  # nothing holds on to it while the caller makes the next
+                piece = None  # once it is sent nothing holds on to it while the caller makes the next
                 if connection.queued >= below and not await connection.flush(self._is_over, below):
                     return False
                 if burst == _BURST:  # neither side has been slow: see whether a response has come

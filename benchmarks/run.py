@@ -170,7 +170,7 @@ def run(
     began = time.time()
     result = {
         'python': python,
-        'rounds': rounds,
+        'rounds': 0,
         'began': time.strftime('%Y-%m-%d %H:%M', time.gmtime(began)),
         'seconds': 0,
         'machine': f'{platform.system()} {platform.release()} {platform.machine()}, {os.cpu_count()} cores',
@@ -185,7 +185,7 @@ def run(
         for scenario_name, by_client in earlier['runs'].items():
             for client_name, figures_of in by_client.items():
                 runs.setdefault(scenario_name, {}).setdefault(client_name, []).extend(figures_of)
-    before: Any = earlier.get('rounds', 0), earlier.get('seconds', 0)
+    spent = earlier.get('seconds', 0)
     with environment.servers() as bases, environment.names() as prefix:
         bases['names'] = '\0'.join(prefix)
         for number in range(rounds):
@@ -203,7 +203,8 @@ def run(
                     done.append(figures)
                     shown = figures.get('error') or f'{figures["value"]:.4g} {scenario.unit}'
                     print(f'{number + 1}/{rounds} {scenario.name:18} {client.name:18} {shown}', file=sys.stderr)
-                result['rounds'], result['seconds'] = before[0] + number + 1, before[1] + round(time.time() - began)
+                result['rounds'] = max(len(figures_of) for table in runs.values() for figures_of in table.values())
+                result['seconds'] = spent + round(time.time() - began)
                 yield result
 
 

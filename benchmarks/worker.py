@@ -102,7 +102,7 @@ async def asynchronous(adapter: ModuleType, task: dict[str, Any]) -> Figures:
         octets, piece = task['octets'], task['piece']
         small = task['small']
         await session.get(small)
-        meter = Meter(0, 1 << 40, task['seconds'])
+        meter = Meter(0, task['limit'], task['seconds'])
         meter.begin()
         while not meter.over:
             if task['kind'] == 'download':
@@ -125,7 +125,7 @@ def synchronous(adapter: ModuleType, task: dict[str, Any]) -> Figures:
                 meter.count(task['concurrency'])
             return meter.figures
         session.get(task['small'])
-        meter = Meter(0, 1 << 40, task['seconds'])
+        meter = Meter(0, task['limit'], task['seconds'])
         meter.begin()
         while not meter.over:
             if task['kind'] == 'upload':

@@ -1285,21 +1285,20 @@ async def test_on_uvloop(url: str) -> None:
     await on_uvloop(main)
 
 
-async def test_closed_in_the_pass_in_which_a_connection_is_ready() -> None:
+async def test_closed_in_the_pass_in_which_a_connection_is_ready(net: FakeNetwork, clock: VirtualTime) -> None:
     ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     class Prepared(Network):
         async def prepare(self, connection: Connection, origin: Origin) -> None:
             await ready
 
-    with network() as net:
-        net.server(HTTP)
-        request, close = Pool(network=Prepared)
-        task = asyncio.create_task(request(b'GET', HTTP))
-        await asyncio.sleep(0.01)
-        ready.set_result(None)
-        await close()
-        with pytest.raises(HttpPoolClosedError):
-            await task
-        await asyncio.sleep(0.01)
-        assert [connection.is_open for connection in net.connections] == [False]
+    net.server(HTTP)
+    request, close = Pool(network=Prepared)
+    task = asyncio.create_task(request(b'GET', HTTP))
+    await asyncio.sleep(1)
+    ready.set_result(None)
+    await close()
+    with pytest.raises(HttpPoolClosedError):
+        await task
+    await asyncio.sleep(1)
+    assert [connection.is_open for connection in net.connections] == [False]

@@ -154,9 +154,9 @@ def test_block_gzip(network: FakeNetwork, capsys: pytest.CaptureFixture[str]) ->
     assert max(sizes) <= 65_536
 
 
-def run_tests(code: str, tmp_path: pathlib.Path) -> str:
+def run_tests(code: str, tmp_path: pathlib.Path, *options: str) -> str:
     (tmp_path / 'test_orders.py').write_text(code)
-    command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', str(tmp_path)]
+    command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', str(tmp_path), *options]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     return done.stdout + done.stderr
 
@@ -173,7 +173,6 @@ def test_block_sheet(tmp_path: pathlib.Path) -> None:
 
 def test_block_recording(tmp_path: pathlib.Path) -> None:
     (code,) = blocks('recording')
-    (tmp_path / 'test_orders.py').write_text(code)
     server = """
         import pytest
         import lowhaio_testing
@@ -184,11 +183,9 @@ def test_block_recording(tmp_path: pathlib.Path) -> None:
                 net.server('https://api.example.com').expect(b'GET', '/orders/1').reply(body=b'a book')
                 yield
         """
-    command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', str(tmp_path)]
     (tmp_path / 'conftest.py').write_text(textwrap.dedent(server))
     for option in ('--lowhaio-record=once', '--lowhaio-record=none'):
-        done = subprocess.run([*command, option], cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert '1 passed' in done.stdout, done.stdout + done.stderr
+        assert '1 passed' in (printed := run_tests(code, tmp_path, option)), printed
         assert 'GET /orders/1' in (tmp_path / 'recordings/test_orders/test_the_real_answer.txt').read_text()
         (tmp_path / 'conftest.py').unlink(missing_ok=True)  # from now on there is no such server
 

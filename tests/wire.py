@@ -13,7 +13,6 @@ import socket
 import ssl
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
@@ -199,7 +198,6 @@ def black_hole(address: str = '127.0.0.2', port: int = 0) -> Iterator[int]:
             filler = stack.enter_context(socket.socket())
             filler.setblocking(False)
             filler.connect_ex(listener.getsockname())
-            time.sleep(0.01)
         yield listener.getsockname()[1]
 
 

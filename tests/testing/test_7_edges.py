@@ -240,7 +240,7 @@ async def test_request_may_wait_for_its_body_to_tell_which_it_is(tmp_path: Path)
     early = exchange(head, b'HTTP/1.1 413 C\r\nconnection: close\r\ncontent-length: 0\r\n\r\n')
     for exchanges, codes in (([whole, early], [b'204', b'413']), ([early, whole], [b'413', b'204'])):
         Recording(exchanges).save(tmp_path / 'x.txt')
-        with recording(tmp_path / 'x.txt'):
+        with lowhaio_testing.virtual_time(), recording(tmp_path / 'x.txt'):
             async with Pool() as request:
                 assert [(await request(b'PUT', PLAIN, body=slowly()))[0] for _ in range(2)] == codes
 
