@@ -1285,6 +1285,7 @@ async def test_on_uvloop(url: str) -> None:
     await on_uvloop(main)
 
 
+@pytest.mark.asyncio_loop_only
 async def test_closed_in_the_pass_in_which_a_connection_is_ready(net: FakeNetwork, clock: VirtualTime) -> None:
     ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 

@@ -228,6 +228,7 @@ async def test_server_that_does_not_wait_for_a_request(tmp_path: Path, first: An
             assert await outcome() == said
 
 
+@pytest.mark.asyncio_loop_only
 @pytest.mark.asyncio
 async def test_request_may_wait_for_its_body_to_tell_which_it_is(tmp_path: Path) -> None:
     async def slowly() -> AsyncIterator[bytes]:
