@@ -1503,11 +1503,10 @@ class Connection:
             return data
         if not self._reading:
             self._listen_again()
-        waiter: asyncio.Future[bytes] = asyncio.Future(loop=self._loop)
-        self._receiving = waiter
+        self._receiving = asyncio.Future(loop=self._loop)
         self._arm(self.timeout)
         try:
-            return await waiter
+            return await self._receiving
         except OSError as error:
             raise self._failure(error, 'receiving') from error
         finally:
@@ -1658,36 +1657,16 @@ class Connection:
 
     async def start_tls(self, context: ssl.SSLContext, hostname: str) -> None:
         """Shake hands, and verify the peer: RFC 9110 section 4.3.4. Raises HttpTlsError, HttpConnectTimeoutError."""
-        loop, fd = self._loop, self._fd
-        shaken: asyncio.Future[None] = loop.create_future()
-
-        def step() -> None:
-            # In the loop's callback, as a read is: a task that is woken finds that the loop has noticed the same octets
-            # twice, and asks for more in vain
-            if shaken.done():
-                return
-            self._arm(self.timeout)
-            self._ignore_room()
-            try:
-                sock.do_handshake()
-            except ssl.SSLWantReadError:
-                pass
-            except ssl.SSLWantWriteError:
-                self._watch_room(step)
-            except Exception as error:
-                shaken.set_exception(error)
-            else:
-                shaken.set_result(None)
-
+        loop = self._loop
         try:
             self.sock = sock = context.wrap_socket(
                 self.sock, server_hostname=hostname, do_handshake_on_connect=False, suppress_ragged_eofs=False
             )
-            loop.add_reader(fd, step)
-            self._sending = shaken
-            step()
+            self._sending = loop.create_future()
+            loop.add_reader(self._fd, self._shake_hands)
+            self._shake_hands()
             try:
-                await shaken
+                await self._sending
             finally:
                 self._sending = None
         except TimeoutError as error:
@@ -1699,9 +1678,28 @@ class Connection:
         protocol = sock.selected_alpn_protocol()
         if protocol not in (None, 'http/1.1'):
             raise HttpTlsError(f'expected the application protocol http/1.1, got {protocol}: {self!r}')
-        loop.add_reader(fd, self._on_readable)
+        loop.add_reader(self._fd, self._on_readable)
         self._reading = True
         self.bufsize = min(self.bufsize, _TLS_RECORD)
+
+    def _shake_hands(self) -> None:
+        # In the loop's callback, as a read is: a task that is woken finds that the loop has noticed the same octets
+        # twice, and asks for more in vain
+        waiter = self._sending
+        if waiter is None or waiter.done():
+            return
+        self._arm(self.timeout)
+        self._ignore_room()
+        try:
+            self.sock.do_handshake()
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLWantWriteError:
+            self._watch_room(self._shake_hands)
+        except Exception as error:
+            waiter.set_exception(error)
+        else:
+            waiter.set_result(None)
 
     def establish(self, sock: Any) -> None:
         """Exchanges begin, over the socket that the network gave back: its `recv` and `pending` are looked up once."""

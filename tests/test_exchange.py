@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from loops import new_loop
 from netkit import (
     BOTH,
     EVIL,
@@ -34,6 +35,7 @@ from netkit import (
 import lowhaio
 from lowhaio import (
     Address,
+    Connection,
     HttpConnectionClosedError,
     HttpError,
     HttpHeaderTooLong,
@@ -1268,6 +1270,69 @@ async def test_pool_and_bodies_that_nobody_closed_leave_no_warning() -> None:
     finally:
         undo()
     assert not unraisable
+
+
+@pytest.mark.parametrize('closing', [True, False], ids=['closed', 'never closed'])
+@pytest.mark.parametrize('url', [HTTP, HTTPS], ids=['http', 'https'])
+@pytest.mark.parametrize(
+    'what', ['whole', 'upload', 'refused', 'late', 'reset', 'cancelled', 'untrusted', 'stalled', 'upload late']
+)
+async def test_connections_do_not_wait_for_the_garbage_collector(url: str, what: str, closing: bool) -> None:
+    """Whatever became of them, with the pool and the loop they are gone: their descriptors come back at once."""
+    made: list[Any] = []
+
+    class Noting(Network):
+        async def prepare(self, connection: Connection, origin: Origin) -> None:
+            made.append(weakref.ref(connection))
+            await super().prepare(connection, origin)
+
+    async def exchange(request: Any) -> None:
+        upload = streamed(bytes(300_000)) if what.startswith('upload') else ()
+        try:
+            assert await fetch(request, url, b'PUT', body=upload) == b'ok'
+        except HttpError:
+            assert what not in ('whole', 'upload')
+
+    async def main() -> None:
+        request, close = Pool(network=Noting, socket_timeout=0.01 if what.endswith(('late', 'stalled')) else 10)
+        task = asyncio.ensure_future(exchange(request))
+        if what == 'cancelled':
+            await settle()
+            task.cancel()
+        await asyncio.wait([task])
+        if closing:
+            await close()
+
+    def run() -> None:
+        with network() as net:
+            options: Any = {}
+            if url == HTTPS:
+                options = {'untrusted': {'certificate': 'unknown-ca'}, 'stalled': {'handshake': 'stall'}}.get(what, {})
+            server = net.server(url, **options)
+            if what == 'refused':
+                server.play(Script(ExpectRequest(), b'lies'))
+            elif what in ('late', 'cancelled'):
+                server.play(Script(ExpectRequest(), FOR_EVER))
+            elif what == 'upload late':
+                server.play(Script(StopReading(), FOR_EVER))
+            elif what == 'reset':
+                server.play(Script(ExpectRequest(), Reset()))
+            server.expect().reply(body=b'ok').always()
+            gc.disable()
+            try:
+                loop = new_loop()
+                loop.run_until_complete(main())
+                net.shut()
+                loop.close()
+                left = [connection for each in made if (connection := each()) is not None]
+                assert made
+                # An error holds on to what raised it, and that to the error: only memory may wait
+                assert not left or what in ('reset', 'untrusted', 'stalled', 'upload late')
+                assert all(connection.sock.fileno() == -1 for connection in left)
+            finally:
+                gc.enable()
+
+    await asyncio.to_thread(run)
 
 
 class Abandoned:
