@@ -196,7 +196,9 @@ _MAX_REDIRECT_DRAIN = 65_536  # octets of a redirect's own body that are read, s
 _CONNECT_STAGGER = 0.25  # seconds before the next address is tried as well: RFC 8305 section 5
 _CONTINUE_TIMEOUT = 1.0  # seconds to wait for a 100 (Continue), curl's figure: RFC 9110 section 10.1.1 wants it bounded
 _DNS_GRACE = 5.0  # seconds for which a failed renewal of an answer isn't repeated while a live connection serves
-_BURST = 16  # reads or writes in a row before other coroutines get their turn
+_READS = 16  # that fill the buffer, in a row, before other coroutines get their turn
+_PIECES = 256  # of a body that is sent, likewise
+_SENT = 4_194_304  # octets that are sent, likewise
 _JOIN_BELOW = 16_384  # octets: smaller pieces are joined before they are sent, larger ones are not copied
 _SEND_FROM = 65_536  # octets: fewer are not sent while the body has more at once
 
@@ -1334,6 +1336,7 @@ class Connection:
         '_reading',
         '_receiving',
         '_recv',
+        '_row',
         '_sending',
         '_timer',
         '_timer_at',
@@ -1375,6 +1378,7 @@ class Connection:
         self._listener: Callable[[bytes | Exception], None] | None = None  # who is told of octets during an upload
         self._outbox: list[bytes | memoryview] = []
         self.queued = 0  # octets to send
+        self._row = 0  # octets sent without a wait
         self._wants_read = False  # TLS: sending has to wait for a record of the peer
         self._writing = False  # the loop watches for room to write
         self._deadline = math.inf
@@ -1559,7 +1563,7 @@ class Connection:
     def write(self, buffers: Sequence[bytes | memoryview]) -> None:
         """Queue octets for `flush`: small ones are joined with what is before them, large ones are not copied."""
         outbox = self._outbox
-        size = sum(map(len, buffers))
+        size = len(buffers[0]) if len(buffers) == 1 else sum(map(len, buffers))
         self.queued += size
         for data in buffers if size > _JOIN_BELOW else (b''.join(buffers),):
             if outbox and len(outbox[-1]) + len(data) <= _JOIN_BELOW:
@@ -1573,24 +1577,31 @@ class Connection:
         """
         try:
             while self.queued >= below:
-                if self._send_some():
+                sent = self._send_some()
+                self._row += sent
+                if sent and self._row < _SENT:
                     continue
                 if until():
                     return False
-                self._sending = self._loop.create_future()
-                if not self._wants_read:
-                    self._watch_room(self._on_writable)
-                self._arm(self.timeout)
-                try:
-                    await self._sending
-                finally:
-                    self._sending = None
-                    if not self.closed:
-                        self._ignore_room()
+                self._row = 0
+                await (_turn() if sent else self._room())
         except OSError as error:
             self.lost = self.error or self._failure(error, 'sending')
             self._forget_queue()
         return self.lost is None
+
+    async def _room(self) -> None:
+        """Wait until the socket takes more, or somebody who listens has a reason to look."""
+        self._sending = self._loop.create_future()
+        if not self._wants_read:
+            self._watch_room(self._on_writable)
+        self._arm(self.timeout)
+        try:
+            await self._sending
+        finally:
+            self._sending = None
+            if not self.closed:
+                self._ignore_room()
 
     def _forget_queue(self) -> None:
         self._outbox.clear()
@@ -2139,7 +2150,7 @@ class Body:
         framing = self._framing
         try:
             while True:
-                data = connection.receive_now() if 0 < self._burst < _BURST else None
+                data = connection.receive_now() if 0 < self._burst < _READS else None
                 if data is None:
                     self._burst = 0
                     data = await connection.receive()
@@ -2255,7 +2266,8 @@ class _Source:
                 step = _awaiting(step)
             self._awaited = step.send(None)
         except StopIteration as end:
-            return self._checked(end.value)
+            piece = end.value
+            return piece if type(piece) is bytes else self._checked(piece)
         except StopAsyncIteration:
             self.ended = True
             return None
@@ -2342,7 +2354,7 @@ class _Upload:
 
     async def _send(self, source: _Source | None, framing: RequestFraming | None) -> bool:
         connection = self._connection
-        burst = 0
+        pieces = 0  # in a row
         while source is not None and framing is not None:
             piece = source.poll()
             if piece is _SUSPENDED:
@@ -2350,25 +2362,25 @@ class _Upload:
                     return False
                 self._cork(False)
                 piece = await source.resume(self._stop)
-                burst = 0
+                pieces = 0
                 if piece is _STOPPED:
                     return False
             if piece is None:
                 connection.write(framing.end())
                 break
-            if len(piece):
+            if size := len(piece):
                 connection.write(framing.encode(piece))
-                burst += 1
-                if burst > 1 or len(piece) > _TLS_RECORD:
+                pieces += 1
+                if pieces > 1 or size > _TLS_RECORD:
                     self._cork(True)
                 # Pieces that are there at once go together; but what wasn't copied, the caller may fill again
-                kept = type(piece) is bytes or len(piece) <= _JOIN_BELOW // 2
-                below = _SEND_FROM if kept and burst < _BURST else 1
+                kept = type(piece) is bytes or size <= _JOIN_BELOW // 2
+                below = _SEND_FROM if kept and pieces < _PIECES else 1
                 piece = None  # once it is sent nothing holds on to it while the caller makes the next
                 if connection.queued >= below and not await connection.flush(self._is_over, below):
                     return False
-                if burst == _BURST:  # neither side has been slow: see whether a response has come
-                    burst = 0
+                if pieces == _PIECES:  # neither side has been slow: see whether a response has come
+                    pieces = 0
                     await _turn()
                 if self._is_over():
                     return False

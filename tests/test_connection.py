@@ -573,6 +573,54 @@ def wrapping(made: list[Wrapped], **errors: Exception) -> Callable[[Network], Ne
     return Wrapper
 
 
+class Swallowing(Wrapped):
+    """Always has room, as where the peer is faster than we are."""
+
+    taken = 0
+
+    def send(self, data: Any) -> int:
+        taken = min(len(data), 100_000)
+        self.taken += taken
+        return taken
+
+    def sendmsg(self, buffers: Any) -> int:
+        return self.send(b''.join(buffers))
+
+
+@pytest.mark.parametrize('url', BOTH)
+@pytest.mark.parametrize('size', [1, 1_000, 100_000, 10_000_000])
+async def test_others_have_their_turn_during_an_upload_to_a_fast_peer(net: FakeNetwork, url: str, size: int) -> None:
+    """Whether its pieces are small or large; and what ends the upload then is noticed."""
+    made: list[Any] = []
+    pieces = 0
+
+    class Swallower(Network):
+        def established(self, sock: Any, origin: Origin, address: Address) -> Any:
+            made.append(Swallowing(self.inner.established(sock, origin, address)))
+            return made[-1]
+
+    async def for_ever() -> AsyncIterator[bytes]:
+        nonlocal pieces
+        piece = bytes(size)
+        while True:
+            pieces += 1
+            yield piece
+
+    net.server(url)
+    request, close = Pool(network=Swallower)
+    task = asyncio.ensure_future(request(b'PUT', url, body=for_ever()))
+    await until(lambda: bool(made))
+    for _ in range(20):
+        taken, before = made[0].taken, pieces
+        await asyncio.sleep(0)
+        assert made[0].taken - taken < 4_500_000
+        assert pieces - before < 300
+    assert made[0].taken > 4_000 * min(size, 1_000)
+    await close()
+    with pytest.raises(HttpPoolClosedError):
+        await task
+
+
 async def test_error_of_a_wrapped_socket_reaches_the_caller_as_it_is(net: FakeNetwork) -> None:
     net.server(HTTP).play(answering(OK))
     mine = HttpError('mine')

@@ -734,9 +734,9 @@ async def test_large_upload_leaves_other_coroutines_their_turn(net: FakeNetwork)
 
     async with Pool() as request:
         counting = asyncio.create_task(count())
-        await request(b'POST', HTTP, body=Body(*[b'x'] * 1_000))
+        await request(b'POST', HTTP, body=Body(*[b'x'] * 10_000))
         counting.cancel()
-    assert turns > 50
+    assert turns > 35
 
 
 # -- early answers --
