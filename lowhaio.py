@@ -1378,7 +1378,7 @@ class Connection:
         self._listener: Callable[[bytes | Exception], None] | None = None  # who is told of octets during an upload
         self._outbox: list[bytes | memoryview] = []
         self.queued = 0  # octets to send
-        self._row = 0  # octets sent without a wait
+        self._row = 0  # octets sent since others last had their turn
         self._wants_read = False  # TLS: sending has to wait for a record of the peer
         self._writing = False  # the loop watches for room to write
         self._deadline = math.inf
@@ -2266,8 +2266,7 @@ class _Source:
                 step = _awaiting(step)
             self._awaited = step.send(None)
         except StopIteration as end:
-            piece = end.value
-            return piece if type(piece) is bytes else self._checked(piece)
+            return self._checked(end.value)
         except StopAsyncIteration:
             self.ended = True
             return None
