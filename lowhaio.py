@@ -201,6 +201,8 @@ _PIECES = 256  # of a body that is sent, likewise
 _SENT = 4_194_304  # octets that are sent, likewise
 _JOIN_BELOW = 16_384  # octets: smaller pieces are joined before they are sent, larger ones are not copied
 _SEND_FROM = 65_536  # octets: fewer are not sent while the body has more at once
+_TLS_READ = 114_688  # octets of records that are taken in at once: seven full ones
+_TLS_WRITE = 98_304  # octets that are encrypted before they are sent: six full records; more is not quicker (measured)
 
 
 # 3 URL -> target -----------------------------------------------------------------------------------------------------
@@ -1317,6 +1319,129 @@ def _make_poll(fd: int, event: int) -> Callable[[int], list[tuple[int, int]]]:
     return poller.poll
 
 
+class _TlsSocket:
+    """TLS over a socket that doesn't block, by way of memory: one system call takes in, or sends, many records, where an
+    ssl.SSLSocket makes two to read each.
+
+    What is neither here nor an attribute of the ssl.SSLObject (getpeercert, version) is one of the socket.
+    """
+
+    __slots__ = ('_decrypted', '_encrypted', '_incoming', '_outgoing', '_sock', '_tls', '_unsent')
+
+    def __init__(self, sock: Any, context: ssl.SSLContext, hostname: str) -> None:
+        self._sock = sock
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=hostname)
+        self._decrypted = False  # some octets of the last record are left to be read
+        self._encrypted = 0  # octets that are encrypted, and not yet said to be sent
+        self._unsent: bytes | memoryview = b''  # records that the socket has not taken
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tls if hasattr(self._tls, name) else self._sock, name)
+
+    def do_handshake(self) -> None:
+        """Go on with the handshake. Our last flight may be left to go with what is sent first. Raises BlockingIOError
+        until the peer's next octets are there, ssl.SSLWantWriteError until the socket takes ours; else OSError.
+        """
+        while True:
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                self._answer()
+                self._take_in()
+            except ssl.SSLError:
+                with contextlib.suppress(OSError):
+                    self._push()  # the alert that says why
+                raise
+            else:
+                return
+
+    def recv(self, size: int) -> bytes:
+        """Octets of one record; b'' for close_notify. Raises as `do_handshake` does, ssl.SSLEOFError for a mere end."""
+        if not self._incoming.pending and not self._decrypted:
+            self._take_in()  # first, so that a small response needs no exception to be asked for
+        while True:
+            try:
+                data = self._tls.read(size)
+            except ssl.SSLWantReadError:
+                self._take_in()
+            else:
+                self._decrypted = len(data) == size and self._tls.pending() > 0
+                return data
+
+    def pending(self) -> int:
+        """Whether octets were taken in that nobody has read: the selector doesn't know of them."""
+        return self._incoming.pending or self._decrypted
+
+    def _take_in(self) -> None:
+        try:
+            data = self._sock.recv(_TLS_READ)
+        except BlockingIOError:
+            self._answer()
+            raise
+        if data:
+            self._incoming.write(data)
+        else:
+            self._incoming.write_eof()
+
+    def _answer(self) -> None:
+        """Send what TLS itself has to say, such as a flight of a handshake: the peer may wait for it."""
+        if self._outgoing.pending or (self._unsent and not self._encrypted):
+            try:
+                self._push()
+            except BlockingIOError:
+                raise ssl.SSLWantWriteError from None
+
+    def send(self, data: bytes | memoryview) -> int:
+        """Send what of the data goes into a few records, and say how much that was: all of it or nothing.
+
+        Raises BlockingIOError, or ssl.SSLWantReadError where TLS has to hear from the peer first. The same data has to
+        be sent again then: it may have been encrypted already.
+        """
+        if self._encrypted or len(data) > _TLS_WRITE:
+            return self.sendmsg((data,))
+        self._encrypted = sent = self._tls.write(data)
+        self._push()
+        self._encrypted = 0
+        return sent
+
+    def sendmsg(self, buffers: Sequence[bytes | memoryview]) -> int:
+        """Send several things, as `send` does one."""
+        if not self._encrypted:
+            for data in buffers:
+                room = _TLS_WRITE - self._encrypted
+                size = len(data)
+                self._encrypted += self._tls.write(data if size <= room else memoryview(data)[:room])
+                if size >= room:
+                    break
+        self._push()
+        sent, self._encrypted = self._encrypted, 0
+        return sent
+
+    def _push(self) -> None:
+        """Send the records that are there. Raises BlockingIOError while some are left."""
+        records: bytes | memoryview = self._outgoing.read()
+        if self._unsent:
+            records = b''.join((self._unsent, records)) if records else self._unsent
+        try:
+            sent = self._sock.send(records)
+        except BlockingIOError:
+            sent = 0
+        if sent < len(records):
+            self._unsent = memoryview(records)[sent:]
+            raise BlockingIOError
+        self._unsent = b''
+
+    def unwrap(self) -> None:
+        """Send close_notify, if the socket takes it, and wait for nothing: RFC 8446 section 6.1."""
+        with contextlib.suppress(ssl.SSLError):
+            self._tls.unwrap()
+        self._push()
+
+    def close(self) -> None:
+        self._sock.close()
+
+
 class Connection:
     """One connection, plain or TLS: who may use it is the pool's business, what goes over it is the exchange's.
 
@@ -1328,6 +1453,7 @@ class Connection:
         '_deadline',
         '_fd',
         '_is_asyncio',
+        '_left',
         '_listener',
         '_loop',
         '_outbox',
@@ -1344,6 +1470,7 @@ class Connection:
         '_writing',
         'address',
         'answered',
+        'batch',
         'bufsize',
         'closed',
         'error',
@@ -1372,6 +1499,7 @@ class Connection:
         self._poll = _make_poll(self._fd, _READABLE)
         self._is_asyncio = isinstance(self._loop, asyncio.BaseEventLoop)
         self.bufsize = bufsize
+        self.batch = _SEND_FROM  # octets: fewer are not sent while the body has more at once
         self.timeout = timeout  # seconds that each wait for the peer may take; None for ever
         self._receiving: asyncio.Future[bytes] | None = None  # who waits for octets
         self._sending: asyncio.Future[None] | None = None  # who waits to send
@@ -1395,17 +1523,14 @@ class Connection:
         self.error: HttpError | None = None  # why it was aborted
         self.lost: HttpError | None = None  # what happened to the last attempt to send
         self.noise: object = None  # what was there when it should have been quiet
+        # When neither the loop nor the pool knows it any more; before the socket is found to be garbage, and complains
+        self._left = weakref.finalize(self, sock.close)
         self._reading = True
         self._loop.add_reader(self._fd, self._on_readable)
 
     def __repr__(self) -> str:
         state = 'closed' if self.closed else 'idle' if self.idle else 'in use'
         return f'<Connection {self.origin} at {self.address}, {state}, use {self.uses}>'
-
-    def __del__(self) -> None:
-        # Only when neither the loop nor the pool knows it any more. Closed here, the socket has nothing to complain of.
-        if not getattr(self, 'closed', True):
-            self.sock.close()
 
     # -- time --
 
@@ -1459,7 +1584,7 @@ class Connection:
             self._wake_sender()  # it may have waited for a TLS record of the peer, or has to look at what came
         elif self.idle and not self.is_quiet():
             self.close()
-        elif not self.idle:
+        elif not self.idle and not self.closed:
             self._reading = False  # nobody takes what comes: let the peer wait
             self._loop.remove_reader(self._fd)
 
@@ -1472,7 +1597,7 @@ class Connection:
             except (OSError, HttpError) as error:
                 outcome = error
             self._listener(outcome)
-            if self._pending is None or not self._pending():
+            if not self.has_pending():
                 return
 
     def is_quiet(self) -> bool:
@@ -1499,14 +1624,14 @@ class Connection:
             raise HttpRequestError('expected one reader of a body at a time')
         if self.closed:
             raise self.error or HttpConnectionClosedError(f'expected an open connection, got {self!r}')
+        if not self._reading:
+            self._listen_again()
         if (
             (self._pending is not None and self._pending())
             # After an error libuv, unlike asyncio, tells no more of a socket, though octets may be left in it
             or (not self._is_asyncio and any(event & _FAILED_OR_ENDED for _, event in self._poll(0)))
-        ) and (data := self.receive_now()) is not None:
-            return data
-        if not self._reading:
-            self._listen_again()
+        ):
+            self._loop.call_soon(self._on_readable)
         self._receiving = asyncio.Future(loop=self._loop)
         self._arm(self.timeout)
         try:
@@ -1515,6 +1640,10 @@ class Connection:
             raise self._failure(error, 'receiving') from error
         finally:
             self._receiving = None
+
+    def has_pending(self) -> bool:
+        """TLS: whether octets have been taken from the socket that nobody has read."""
+        return self._pending is not None and self._pending() > 0
 
     def is_awaited(self) -> bool:
         """Whether somebody waits in `receive`."""
@@ -1612,7 +1741,7 @@ class Connection:
         outbox = self._outbox
         self._wants_read = False
         try:
-            if len(outbox) == 1 or self._pending is not None:
+            if len(outbox) == 1:
                 sent: int = self.sock.send(outbox[0])
             else:
                 sent = self.sock.sendmsg(outbox)
@@ -1638,11 +1767,6 @@ class Connection:
         await self.flush(lambda: False)
         if self.lost is not None:
             raise self.lost
-
-    def cork(self, on: bool) -> None:
-        """Say that more is sent at once, so that the system sends full packets only; or that this was all of it."""
-        with contextlib.suppress(OSError, AttributeError):  # not every system, kind of socket and network can be told
-            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, on)
 
     def _on_writable(self) -> None:
         if self._receiving is not None:  # reading under TLS had to write first
@@ -1670,9 +1794,7 @@ class Connection:
         """Shake hands, and verify the peer: RFC 9110 section 4.3.4. Raises HttpTlsError, HttpConnectTimeoutError."""
         loop = self._loop
         try:
-            self.sock = sock = context.wrap_socket(
-                self.sock, server_hostname=hostname, do_handshake_on_connect=False, suppress_ragged_eofs=False
-            )
+            self.sock = sock = _TlsSocket(self.sock, context, hostname)
             self._sending = loop.create_future()
             loop.add_reader(self._fd, self._shake_hands)
             self._shake_hands()
@@ -1692,6 +1814,7 @@ class Connection:
         loop.add_reader(self._fd, self._on_readable)
         self._reading = True
         self.bufsize = min(self.bufsize, _TLS_RECORD)
+        self.batch = _TLS_WRITE
 
     def _shake_hands(self) -> None:
         # In the loop's callback, as a read is: a task that is woken finds that the loop has noticed the same octets
@@ -1703,7 +1826,7 @@ class Connection:
         self._ignore_room()
         try:
             self.sock.do_handshake()
-        except ssl.SSLWantReadError:
+        except BlockingIOError:
             pass
         except ssl.SSLWantWriteError:
             self._watch_room(self._shake_hands)
@@ -1745,6 +1868,7 @@ class Connection:
         if self.closed:
             return
         self.closed = True
+        self._left.detach()
         self.idle = False
         if self._timer is not None:
             self._timer.cancel()
@@ -1772,7 +1896,7 @@ class Connection:
         if running is self._loop or self._loop.is_closed():
             self.close()
         else:
-            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: then __del__ sees to it
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: then `_left` sees to it
                 self._loop.call_soon_threadsafe(self.close)
 
     def _failure(self, error: OSError, doing: str) -> HttpError:
@@ -2126,7 +2250,7 @@ class Body:
         self._connection = connection  # None when nothing is left to come
         self._framing = framing
         self._piece = piece  # what came with the head
-        self._burst = 0
+        self._burst = 0 if connection is None or not connection.has_pending() else 1
         self._error: HttpError | None = None
 
     def __repr__(self) -> str:
@@ -2155,7 +2279,8 @@ class Body:
                     self._burst = 0
                     data = await connection.receive()
                 # A read that filled the buffer probably left something behind: no need to wait for the selector
-                self._burst = self._burst + 1 if len(data) == connection.bufsize else 0
+                more = len(data) == connection.bufsize or connection.has_pending()
+                self._burst = self._burst + 1 if more else 0
                 if data:
                     piece = framing.feed(data)
                 else:
@@ -2320,7 +2445,7 @@ class _Source:
 class _Upload:
     """A request on its way out, while its response may already be on its way in: RFC 9112 section 9.5."""
 
-    __slots__ = ('_connection', '_corked', '_error', '_expecting', '_heads', '_stop', 'final')
+    __slots__ = ('_connection', '_error', '_expecting', '_heads', '_stop', 'final')
 
     def __init__(self, connection: Connection, heads: ResponseHeads) -> None:
         self._connection = connection
@@ -2329,7 +2454,6 @@ class _Upload:
         self._error: HttpError | None = None
         self._stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._expecting = False
-        self._corked = False
 
     async def run(self, head: bytes, message: _Message | None) -> bool:
         """Send head and body; whether all of the request went out. `final` is the response's head if that has come."""
@@ -2344,7 +2468,6 @@ class _Upload:
                 sent = goes_on and await self._send(message.source, message.framing)
         finally:
             connection.listen(None)
-            self._cork(False)
         if connection.lost is not None:
             self._salvage()
         if self.final is None and (error := self._error or connection.lost) is not None:
@@ -2359,7 +2482,6 @@ class _Upload:
             if piece is _SUSPENDED:
                 if not await connection.flush(self._is_over):
                     return False
-                self._cork(False)
                 piece = await source.resume(self._stop)
                 pieces = 0
                 if piece is _STOPPED:
@@ -2370,11 +2492,9 @@ class _Upload:
             if size := len(piece):
                 connection.write(framing.encode(piece))
                 pieces += 1
-                if pieces > 1 or size > _TLS_RECORD:
-                    self._cork(True)
                 # Pieces that are there at once go together; but what wasn't copied, the caller may fill again
                 kept = type(piece) is bytes or size <= _JOIN_BELOW // 2
-                below = _SEND_FROM if kept and pieces < _PIECES else 1
+                below = connection.batch if kept and pieces < _PIECES else 1
                 piece = None  # once it is sent nothing holds on to it while the caller makes the next
                 if connection.queued >= below and not await connection.flush(self._is_over, below):
                     return False
@@ -2384,11 +2504,6 @@ class _Upload:
                 if self._is_over():
                     return False
         return await connection.flush(self._is_over)
-
-    def _cork(self, on: bool) -> None:
-        if on is not self._corked:
-            self._corked = on
-            self._connection.cork(on)
 
     async def _continues(self) -> bool:
         """Send the head alone, and wait: RFC 9110 section 10.1.1. False if the final response came instead."""

@@ -1866,7 +1866,7 @@ class _ClientEnd:
         self._close = sock.close
         connection._client_read = len(connection.sent)  # to whoever prepared the connection
         self.fileno = sock.fileno
-        if isinstance(sock, ssl.SSLSocket):
+        if hasattr(sock, 'pending'):
             self.pending = sock.pending
             self.unwrap = sock.unwrap
 

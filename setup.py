@@ -52,6 +52,7 @@ DEVELOPMENT = [
     'anyio>=4.5',
     'coverage>=7.10',
     'h11>=0.16',
+    'pyOpenSSL>=24.3',  # a peer that renegotiates, which Python's ssl can't
     'aiohttp>=3.11',
     'httpx>=0.28',
     'requests>=2.32',

@@ -37,6 +37,7 @@ from netkit import unchecked_network as network
 from lowhaio import HttpPoolClosedError, Network, Pool, buffered
 from lowhaio_testing import (
     ExpectRequest,
+    Pause,
     Script,
     virtual_time,
 )
@@ -243,7 +244,7 @@ async def test_cancelled_in_the_pass_in_which_the_body_completes(url: str) -> No
     """PL-06: the connection is either used again cleanly, or closed."""
     with network() as net:
         head = b'HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n'
-        net.server(url).play(Script(ExpectRequest(), head, b'ok', ExpectRequest(), reply(b'2')))
+        net.server(url).play(Script(ExpectRequest(), head, Pause(1), b'ok', ExpectRequest(), reply(b'2')))
         net.servers[0].expect().reply(body=b'2').always()
         async with Pool() as request:
             response = await request(b'GET', url)

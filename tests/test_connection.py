@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import errno
 import gc
 import os
@@ -16,7 +15,6 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-import trustme
 from netkit import BOTH, FOR_EVER, HTTP, HTTPS, OK, Body, answering, fetch, reply, settle, until
 
 import lowhaio
@@ -29,7 +27,6 @@ from lowhaio import (
     HttpPoolClosedError,
     HttpRequestError,
     HttpTimeoutError,
-    HttpTlsError,
     Network,
     Origin,
     Pool,
@@ -696,158 +693,3 @@ async def test_write_under_tls_that_waits_for_a_record_of_the_peer(net: FakeNetw
     async with Pool(network=Wrapper) as request:
         assert await fetch(request, HTTPS, b'POST', body=pieces()) == b'ok'
     assert len(sends) == 3, 'it was not tried again when there was a record, or all the time'
-
-
-async def test_handshake_that_has_to_wait_to_write(net: FakeNetwork) -> None:
-    net.server(HTTPS).play(answering(OK))
-    calls: list[None] = []
-
-    class Slow(ssl.SSLSocket):
-        def do_handshake(self, block: bool = False) -> None:
-            calls.append(None)
-            if len(calls) in (1, 3):
-                raise ssl.SSLWantWriteError
-            super().do_handshake(block)
-
-    class Slowing(Network):
-        def ssl_context(self, origin: Origin, context: ssl.SSLContext | None) -> ssl.SSLContext:
-            made = self.inner.ssl_context(origin, context)
-            made.sslsocket_class = Slow
-            return made
-
-    async with Pool(network=Slowing) as request:
-        assert await fetch(request, HTTPS) == b'ok'
-    assert len(calls) < 10
-
-
-# -- TLS: a server of our own, where the fake network is too good --
-
-
-AUTHORITY = trustme.CA()
-
-
-class OwnServer(Network):
-    """Connects to a blocking TLS server in a thread, which trusts nobody and says what it saw."""
-
-    def __init__(self, inner: Network, serve: Callable[[ssl.SSLSocket], Any], **material: Any) -> None:
-        super().__init__(inner)
-        self.serve = serve
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        AUTHORITY.issue_cert('a.test', **material).configure_cert(self.context)
-        self.seen: list[Any] = []
-        self.threads: list[asyncio.Future[None]] = []
-
-    async def resolve(self, origin: Origin, family: int, get_logger_adapter: Any) -> Any:
-        return [Address(socket.AF_UNIX, 'own')]
-
-    def connect(self, address: Address) -> socket.socket:
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        theirs.settimeout(5)
-
-        def run() -> None:
-            try:
-                with self.context.wrap_socket(theirs, server_side=True, suppress_ragged_eofs=False) as sock:
-                    self.seen.append(self.serve(sock))
-            except OSError as error:
-                self.seen.append(error)
-            finally:
-                theirs.close()
-
-        self.threads.append(asyncio.get_running_loop().run_in_executor(None, run))
-        return ours
-
-    def ssl_context(self, origin: Origin, context: ssl.SSLContext | None) -> ssl.SSLContext:
-        made = lowhaio.Internet().ssl_context(origin, context)
-        AUTHORITY.configure_trust(made)
-        return made
-
-
-def own_server(serve: Callable[[ssl.SSLSocket], Any], **material: Any) -> tuple[list[OwnServer], Any]:
-    own: list[OwnServer] = []
-
-    def wrap(inner: Network) -> Network:
-        own.append(OwnServer(inner, serve, **material))
-        return own[0]
-
-    return own, wrap
-
-
-def read_request(sock: ssl.SSLSocket) -> bytes:
-    data = b''
-    while not data.endswith(b'\r\n\r\n'):
-        data += sock.recv(1)
-    return data
-
-
-async def test_close_sends_close_notify() -> None:
-    def serve(sock: ssl.SSLSocket) -> Any:
-        read_request(sock)
-        sock.sendall(OK)
-        return sock.recv(100)  # b'' for close_notify, an SSLEOFError for anything less
-
-    own, wrap = own_server(serve)
-    request, close = Pool(network=wrap)
-    assert await fetch(request, HTTPS) == b'ok'
-    await close()
-    await asyncio.gather(*own[0].threads)
-    assert own[0].seen == [b'']
-
-
-async def test_request_that_breaks_off_sends_close_notify_as_well() -> None:
-    def serve(sock: ssl.SSLSocket) -> Any:
-        read_request(sock)
-        sock.sendall(OK[:-1])
-        return sock.recv(100)
-
-    own, wrap = own_server(serve)
-    request, _ = Pool(network=wrap)
-    response = await request(b'GET', HTTPS)
-    await response.body.aclose()
-    await asyncio.gather(*own[0].threads)
-    assert own[0].seen == [b'']
-
-
-async def test_application_protocol_that_is_not_ours() -> None:
-    """Only a caller's own context can offer another: it is refused rather than parsed as HTTP/1.1."""
-    own: list[OwnServer] = []
-
-    def wrap(inner: Network) -> Network:
-        own.append(OwnServer(inner, read_request))
-        own[0].context.set_alpn_protocols(['h2'])
-        return own[0]
-
-    def context() -> ssl.SSLContext:
-        made = ssl.create_default_context()
-        made.set_alpn_protocols(['h2', 'http/1.1'])
-        return made
-
-    async with Pool(network=wrap, get_ssl_context=context) as request:
-        with pytest.raises(HttpTlsError, match=r'expected the application protocol http/1\.1, got h2'):
-            await request(b'GET', HTTPS)
-    await asyncio.gather(*own[0].threads)
-
-
-async def test_certificate_with_the_name_only_in_its_subject() -> None:
-    """RFC 9525: the common name is not looked at."""
-    own: list[OwnServer] = []
-
-    def wrap(inner: Network) -> Network:
-        own.append(OwnServer(inner, read_request))
-        own[0].context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        AUTHORITY.issue_cert(common_name='a.test').configure_cert(own[0].context)
-        return own[0]
-
-    async with Pool(network=wrap) as request:
-        with pytest.raises(HttpTlsError, match=r"not valid for 'a.test'|no appropriate|Alternative Name|doesn't match"):
-            await request(b'GET', HTTPS)
-    await asyncio.gather(*own[0].threads)
-
-
-async def test_expired_certificate_of_a_server_of_our_own() -> None:
-    past = datetime.datetime(2001, 1, 1, tzinfo=datetime.UTC)
-    own, wrap = own_server(read_request, not_before=past, not_after=past + datetime.timedelta(days=1))
-    async with Pool(network=wrap) as request:
-        with pytest.raises(HttpTlsError, match='certificate has expired'):
-            await request(b'GET', HTTPS)
-    await asyncio.gather(*own[0].threads)

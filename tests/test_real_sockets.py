@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 import trustme
@@ -109,29 +108,3 @@ async def test_an_answer_that_came_while_the_loop_stood_still_is_not_late(phase:
             await asyncio.sleep(0.2)
             _, _, body = await request(b'GET', server.origin)
             assert await lowhaio.buffered(body) == b'second'
-
-
-@pytest.mark.skipif(not hasattr(socket, 'TCP_CORK'), reason='the system cannot be told')
-async def test_packets_are_full_while_the_body_has_more_at_once_and_nothing_is_held_back_while_it_has_not() -> None:
-    """The system holds back what fills no packet, up to 200 ms, as long as it is told that more comes at once."""
-    sockets: list[socket.socket] = []
-    held: list[bool] = []
-
-    def look() -> None:
-        held.append(bool(sockets[-1].getsockopt(socket.IPPROTO_TCP, socket.TCP_CORK)))
-
-    async def pieces() -> AsyncIterator[bytes]:
-        for piece in (b'first', b'second', b'third'):
-            yield piece
-            look()
-        asyncio.get_running_loop().call_soon(look)
-        await asyncio.sleep(0)
-        look()
-        yield bytes(20_000)  # two records of TLS
-        look()
-
-    with serve(lambda peer: peer.answer(b'thank you')) as server:
-        async with lowhaio.Pool(sock_pre_message=sockets.append, sock_post_message=lambda _: look()) as request:
-            _, _, body = await request(b'POST', server.origin, body=pieces())
-            assert await lowhaio.buffered(body) == b'thank you'
-    assert held == [False, True, True, False, False, True, False]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import socket
-import ssl
 import sys
 import termios
 from collections.abc import AsyncIterator
@@ -43,7 +42,7 @@ class Counting(Network):
 
     def established(self, sock: Any, origin: Origin, address: Address) -> Any:
         self._counts.sockets.append(sock)
-        self._counts.versions.append(sock.version() if isinstance(sock, ssl.SSLSocket) else None)
+        self._counts.versions.append(sock.version() if hasattr(sock, 'version') else None)
         return super().established(sock, origin, address)
 
 

@@ -129,10 +129,7 @@ async def test_end_of_a_connection_is_recorded_and_replayed(
     with recording(tmp_path / 'x.txt'):
         assert await outcome() == first
     ended = Recording.load(tmp_path / 'x.txt').exchanges[0].script[-1]
-    if end == Reset() and first == (HttpConnectionClosedError, ssl.SSLEOFError):
-        assert ended == Close(notify=False)  # no more is told by a Python without the fix of gh-115627
-    else:
-        assert ended == (Close() if url != API and end != Reset() else end)
+    assert ended == (Close() if url != API and end != Reset() else end)
     assert (first == b'half') == (ended == Close())
 
 

@@ -1,0 +1,404 @@
+"""TLS over memory: records, the handshake and the end, by real peers where the fake network is too good."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import itertools
+import select
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from netkit import FOR_EVER, HTTPS, OK, Body, answering, fetch, reply, settle
+from OpenSSL import SSL
+
+import lowhaio
+from lowhaio import (
+    Address,
+    HttpConnectionClosedError,
+    HttpTlsError,
+    Network,
+    Origin,
+    Pool,
+    buffered,
+    streamed,
+)
+from lowhaio_testing import ExpectRequest, FakeNetwork, Reset, Script
+
+pytestmark = pytest.mark.asyncio
+
+
+class Slow(socket.socket):
+    """A client's socket that takes and gives a few octets at a time, and says every second time that it can't."""
+
+    most = 0
+    calls = 0
+
+    def _blocks(self) -> None:
+        self.calls += 1
+        if self.calls % 2 and self.most:
+            raise BlockingIOError
+
+    def send(self, data: Any, *flags: int) -> int:
+        self._blocks()
+        return super().send(memoryview(data)[: self.most or None])
+
+    def recv(self, size: int, *flags: int) -> bytes:
+        self._blocks()
+        return super().recv(min(size, self.most or size))
+
+
+def slowing(most: int, made: list[Slow]) -> Callable[[Network], Network]:
+    class Slowing(Network):
+        def connect(self, address: Address) -> socket.socket:
+            inner = self.inner.connect(address)
+            slow = Slow(inner.family, inner.type, inner.proto, inner.detach())
+            slow.setblocking(False)
+            slow.most = most
+            made.append(slow)
+            return slow
+
+    return Slowing
+
+
+@pytest.mark.parametrize('most', [1, 7, 1_000, 1_000_000])
+async def test_socket_that_takes_and_gives_little(net: FakeNetwork, most: int) -> None:
+    """Each record goes out once and whole: what is encrypted, and not sent, is neither lost nor encrypted again."""
+    size = 300 * most if most < 1_000 else 300_000
+    upload = bytes(range(256)) * (size // 256)
+    answer = upload[::-1][:40_000]
+    server = net.server(HTTPS)
+    server.expect(b'PUT', body=upload).reply(body=answer)
+    server.expect(b'POST', body=upload).reply(body=answer)
+    made: list[Slow] = []
+    async with Pool(network=slowing(most, made)) as request:
+        assert await fetch(request, HTTPS, b'PUT', body=streamed(upload)) == answer
+        assert await fetch(request, HTTPS, b'POST', body=Body(upload[:5], upload[5:1_000], upload[1_000:])) == answer
+        made[0].most = 0
+    await settle()
+    assert net.connections[0].close_notify, 'the end was not told, or could not be read'
+
+
+@pytest.mark.parametrize('refused', [1, 2, 3])
+async def test_handshake_that_has_to_wait_to_write(net: FakeNetwork, refused: int) -> None:
+    net.server(HTTPS).play(answering(OK))
+    sends: list[int] = []
+
+    class Refusing(socket.socket):
+        def send(self, data: Any, *flags: int) -> int:
+            sends.append(len(data))
+            if len(sends) <= refused:
+                raise BlockingIOError
+            return super().send(data)
+
+    class Wrapper(Network):
+        def connect(self, address: Address) -> socket.socket:
+            inner = self.inner.connect(address)
+            made = Refusing(inner.family, inner.type, inner.proto, inner.detach())
+            made.setblocking(False)
+            return made
+
+    async with Pool(network=Wrapper) as request:
+        assert await fetch(request, HTTPS) == b'ok'
+    assert len(sends) == refused + 3, 'the hello, the last flight with the request, and close_notify'
+
+
+async def test_reset_is_told_from_an_end(net: FakeNetwork) -> None:
+    """Whatever Python's ssl makes of either."""
+    server = net.server(HTTPS)
+    server.play(Script(ExpectRequest(), OK[:-1], Reset()))
+    async with Pool() as request:
+        response = await request(b'GET', HTTPS)
+        with pytest.raises(HttpConnectionClosedError, match='reset by peer') as caught:
+            await buffered(response.body)
+        assert isinstance(caught.value.__cause__, ConnectionResetError)
+
+
+async def test_what_the_established_socket_tells(net: FakeNetwork) -> None:
+    net.server(HTTPS).play(answering(OK))
+    told: list[Any] = []
+
+    class Asking(Network):
+        def established(self, sock: Any, origin: Origin, address: Address) -> Any:
+            told.extend((sock.getpeercert()['subjectAltName'], sock.version(), sock.family, sock.fileno()))
+            assert not hasattr(sock, 'nothing')
+            return super().established(sock, origin, address)
+
+    async with Pool(network=Asking) as request:
+        assert await fetch(request, HTTPS) == b'ok'
+    assert told[:3] == [(('DNS', 'a.test'),), 'TLSv1.3', socket.AF_UNIX]
+    assert told[3] > 0
+
+
+async def test_record_that_is_larger_than_a_read(net: FakeNetwork) -> None:
+    data = bytes(range(256)) * 64
+    net.server(HTTPS).expect().reply(body=data).always()
+    async with Pool(recv_bufsize=100) as request:
+        for _ in range(2):
+            response = await request(b'GET', HTTPS)
+            pieces = [piece async for piece in response.body]
+            assert b''.join(pieces) == data
+            assert max(map(len, pieces)) == 100
+    assert len(net.connections) == 1
+
+
+async def test_others_have_their_turn_while_records_are_there(net: FakeNetwork) -> None:
+    """A read of the socket takes in as many records as are there: thousands, if they are small."""
+    net.server(HTTPS).play(Script(ExpectRequest(), b'HTTP/1.1 200 OK\r\ncontent-length: 3000\r\n\r\n', *[b'x'] * 3_000))
+    turns: list[int] = []
+    got = 0
+
+    def tick() -> None:
+        turns.append(got)
+        if got < 3_000:
+            asyncio.get_running_loop().call_soon(tick)
+
+    async with Pool() as request:
+        response = await request(b'GET', HTTPS)
+        await settle()  # all of it is there
+        tick()
+        async for piece in response.body:
+            got += len(piece)
+    steps = [after - before for before, after in itertools.pairwise(turns)]
+    assert 1 < max(steps) <= 17
+
+
+async def test_body_whose_record_came_with_that_of_the_head_is_not_waited_for(net: FakeNetwork) -> None:
+    net.server(HTTPS).play(Script(ExpectRequest(), b'HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\n', b'body', b'rest'))
+    async with Pool() as request:
+        response = await request(b'GET', HTTPS)
+        for part in (b'body', b'rest'):
+            with pytest.raises(StopIteration) as ended:
+                response.body.__anext__().send(None)
+            assert ended.value.value == part
+
+
+@pytest.mark.parametrize('after', [b'HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nEVIL', b'x'])
+async def test_record_that_came_with_the_one_before_is_no_answer(net: FakeNetwork, after: bytes) -> None:
+    """It has left the socket, which is quiet, and waits in memory."""
+    server = net.server(HTTPS)
+    server.play(Script(ExpectRequest(), OK, after, FOR_EVER), answering(reply(b'good')))
+    async with Pool() as request:
+        assert await fetch(request, HTTPS) == b'ok'
+        assert await fetch(request, HTTPS) == b'good'
+    assert len(net.connections) == 2
+
+
+# -- a server of our own, where the fake network is too good --
+
+
+AUTHORITY = trustme.CA()
+
+
+class OwnServer(Network):
+    """Connects to a blocking TLS server in a thread, which trusts nobody and says what it saw."""
+
+    def __init__(self, inner: Network, serve: Callable[[ssl.SSLSocket], Any], **material: Any) -> None:
+        super().__init__(inner)
+        self.serve = serve
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        AUTHORITY.issue_cert('a.test', **material).configure_cert(self.context)
+        self.seen: list[Any] = []
+        self.threads: list[asyncio.Future[None]] = []
+
+    async def resolve(self, origin: Origin, family: int, get_logger_adapter: Any) -> Any:
+        return [Address(socket.AF_UNIX, 'own')]
+
+    def connect(self, address: Address) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.settimeout(5)
+
+        def run() -> None:
+            try:
+                self.seen.append(self.talk(theirs))
+            except OSError as error:
+                self.seen.append(error)
+            finally:
+                theirs.close()
+
+        self.threads.append(asyncio.get_running_loop().run_in_executor(None, run))
+        return ours
+
+    def talk(self, theirs: socket.socket) -> Any:
+        with self.context.wrap_socket(theirs, server_side=True, suppress_ragged_eofs=False) as sock:
+            return self.serve(sock)
+
+    def ssl_context(self, origin: Origin, context: ssl.SSLContext | None) -> ssl.SSLContext:
+        made = lowhaio.Internet().ssl_context(origin, context)
+        AUTHORITY.configure_trust(made)
+        return made
+
+
+def own_server(serve: Callable[[ssl.SSLSocket], Any], **material: Any) -> tuple[list[OwnServer], Any]:
+    own: list[OwnServer] = []
+
+    def wrap(inner: Network) -> Network:
+        own.append(OwnServer(inner, serve, **material))
+        return own[0]
+
+    return own, wrap
+
+
+def read_request(sock: ssl.SSLSocket) -> bytes:
+    data = b''
+    while not data.endswith(b'\r\n\r\n'):
+        data += sock.recv(1)
+    return data
+
+
+async def test_close_sends_close_notify() -> None:
+    def serve(sock: ssl.SSLSocket) -> Any:
+        read_request(sock)
+        sock.sendall(OK)
+        return sock.recv(100)  # b'' for close_notify, an SSLEOFError for anything less
+
+    own, wrap = own_server(serve)
+    request, close = Pool(network=wrap)
+    assert await fetch(request, HTTPS) == b'ok'
+    await close()
+    await asyncio.gather(*own[0].threads)
+    assert own[0].seen == [b'']
+
+
+async def test_request_that_breaks_off_sends_close_notify_as_well() -> None:
+    def serve(sock: ssl.SSLSocket) -> Any:
+        read_request(sock)
+        sock.sendall(OK[:-1])
+        return sock.recv(100)
+
+    own, wrap = own_server(serve)
+    request, _ = Pool(network=wrap)
+    response = await request(b'GET', HTTPS)
+    await response.body.aclose()
+    await asyncio.gather(*own[0].threads)
+    assert own[0].seen == [b'']
+
+
+async def test_application_protocol_that_is_not_ours() -> None:
+    """Only a caller's own context can offer another: it is refused rather than parsed as HTTP/1.1."""
+    own: list[OwnServer] = []
+
+    def wrap(inner: Network) -> Network:
+        own.append(OwnServer(inner, read_request))
+        own[0].context.set_alpn_protocols(['h2'])
+        return own[0]
+
+    def context() -> ssl.SSLContext:
+        made = ssl.create_default_context()
+        made.set_alpn_protocols(['h2', 'http/1.1'])
+        return made
+
+    async with Pool(network=wrap, get_ssl_context=context) as request:
+        with pytest.raises(HttpTlsError, match=r'expected the application protocol http/1\.1, got h2'):
+            await request(b'GET', HTTPS)
+    await asyncio.gather(*own[0].threads)
+
+
+async def test_certificate_with_the_name_only_in_its_subject() -> None:
+    """RFC 9525: the common name is not looked at."""
+    own: list[OwnServer] = []
+
+    def wrap(inner: Network) -> Network:
+        own.append(OwnServer(inner, read_request))
+        own[0].context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        AUTHORITY.issue_cert(common_name='a.test').configure_cert(own[0].context)
+        return own[0]
+
+    async with Pool(network=wrap) as request:
+        with pytest.raises(HttpTlsError, match=r"not valid for 'a.test'|no appropriate|Alternative Name|doesn't match"):
+            await request(b'GET', HTTPS)
+    await asyncio.gather(*own[0].threads)
+
+
+async def test_expired_certificate_of_a_server_of_our_own() -> None:
+    past = datetime.datetime(2001, 1, 1, tzinfo=datetime.UTC)
+    own, wrap = own_server(read_request, not_before=past, not_after=past + datetime.timedelta(days=1))
+    async with Pool(network=wrap) as request:
+        with pytest.raises(HttpTlsError, match='certificate has expired'):
+            await request(b'GET', HTTPS)
+    await asyncio.gather(*own[0].threads)
+
+
+async def test_alert_says_why_the_certificate_is_refused() -> None:
+    own, wrap = own_server(read_request)
+    async with Pool(network=lambda inner: Unsure(wrap(inner))) as request:
+        with pytest.raises(HttpTlsError, match='certificate verify failed'):
+            await request(b'GET', HTTPS)
+    await asyncio.gather(*own[0].threads)
+    assert 'ALERT_UNKNOWN_CA' in str(own[0].seen[0]).upper().replace(' ', '_')
+
+
+class Unsure(Network):
+    """Trusts nobody."""
+
+    def ssl_context(self, origin: Origin, context: ssl.SSLContext | None) -> ssl.SSLContext:
+        return ssl.create_default_context()
+
+
+class Renegotiating(OwnServer):
+    """A server of TLS 1.2 that wants a new handshake once it knows what is asked for, as one does that asks for the
+    client's certificate for a part of its site only.
+    """
+
+    def __init__(self, inner: Network) -> None:
+        super().__init__(inner, lambda _: None)
+        material = AUTHORITY.issue_cert('a.test')
+        self.own = SSL.Context(SSL.TLS_METHOD)
+        self.own.set_max_proto_version(SSL.TLS1_2_VERSION)
+        self.own.use_privatekey(load_pem_private_key(material.private_key_pem.bytes(), None))  # type: ignore[arg-type]
+        self.own.use_certificate(x509.load_pem_x509_certificate(material.cert_chain_pems[0].bytes()))
+
+    def talk(self, theirs: socket.socket) -> Any:
+        theirs.setblocking(False)
+        tls = SSL.Connection(self.own, theirs)
+        tls.set_accept_state()
+        received = b''
+
+        def until(done: Callable[[], object], step: Callable[[], object]) -> None:
+            while not done():
+                try:
+                    step()
+                except SSL.WantReadError:
+                    if not done():
+                        select.select([theirs], [], [], 5)
+
+        def read() -> None:
+            nonlocal received
+            received += tls.recv(65_536)
+
+        until(lambda: b'\r\n\r\n' in received, read)
+        assert tls.renegotiate()
+        tls.do_handshake()
+        until(lambda: not tls.renegotiate_pending(), read)
+        until(lambda: received.endswith(b'\r\n\r\n'), read)
+        tls.sendall(OK)
+        with pytest.raises(SSL.ZeroReturnError):
+            until(lambda: False, read)
+        return received
+
+
+@pytest.mark.parametrize('most', [0, 7_000])
+@pytest.mark.parametrize('size', [0, 2_000_000])
+async def test_renegotiation(size: int, most: int) -> None:
+    """Also during an upload, and where the socket has no room for the answer at once."""
+    own: list[Renegotiating] = []
+    made: list[Slow] = []
+
+    def wrap(inner: Network) -> Network:
+        own.append(Renegotiating(inner))
+        return slowing(most, made)(own[0])
+
+    body = [bytes(50_000)] * (size // 50_000)
+    async with Pool(network=wrap) as request:
+        assert await fetch(request, HTTPS, b'POST' if size else b'GET', body=Body(*body) if size else ()) == b'ok'
+        made[0].most = 0
+    await asyncio.gather(*own[0].threads)
+    (received,) = own[0].seen
+    assert received.count(b'\0') == size
