@@ -1320,7 +1320,7 @@ def _make_poll(fd: int, event: int) -> Callable[[int], list[tuple[int, int]]]:
 
 
 class _TlsSocket:
-    """TLS over a socket that doesn't block, by way of memory: one system call takes in, or sends, many records, where an
+    """TLS over a socket that doesn't block, by way of memory: one system call takes many records in, or sends them. An
     ssl.SSLSocket makes two to read each.
 
     What is neither here nor an attribute of the ssl.SSLObject (getpeercert, version) is one of the socket.
@@ -1357,17 +1357,20 @@ class _TlsSocket:
                 return
 
     def recv(self, size: int) -> bytes:
-        """Octets of one record; b'' for close_notify. Raises as `do_handshake` does, ssl.SSLEOFError for a mere end."""
-        if not self._incoming.pending and not self._decrypted:
-            self._take_in()  # first, so that a small response needs no exception to be asked for
-        while True:
+        """Octets of one record; b'' for close_notify. Raises as `do_handshake` does, ssl.SSLWantReadError where records
+        came that are no data, ssl.SSLEOFError for a mere end.
+        """
+        for _ in range(2):  # part of a record may have been there, and the rest come: more is for the next time
+            if not self._incoming.pending and not self._decrypted:
+                self._take_in()  # first, so that a small response needs no exception to be asked for
             try:
                 data = self._tls.read(size)
             except ssl.SSLWantReadError:
-                self._take_in()
+                self._answer()
             else:
                 self._decrypted = len(data) == size and self._tls.pending() > 0
                 return data
+        raise ssl.SSLWantReadError
 
     def pending(self) -> int:
         """Whether octets were taken in that nobody has read: the selector doesn't know of them."""
@@ -1377,7 +1380,7 @@ class _TlsSocket:
         try:
             data = self._sock.recv(_TLS_READ)
         except BlockingIOError:
-            self._answer()
+            self._answer()  # what there was no room for before
             raise
         if data:
             self._incoming.write(data)
@@ -1499,7 +1502,7 @@ class Connection:
         self._poll = _make_poll(self._fd, _READABLE)
         self._is_asyncio = isinstance(self._loop, asyncio.BaseEventLoop)
         self.bufsize = bufsize
-        self.batch = _SEND_FROM  # octets: fewer are not sent while the body has more at once
+        self.batch: int = _SEND_FROM  # octets: fewer are not sent while the body has more at once
         self.timeout = timeout  # seconds that each wait for the peer may take; None for ever
         self._receiving: asyncio.Future[bytes] | None = None  # who waits for octets
         self._sending: asyncio.Future[None] | None = None  # who waits to send

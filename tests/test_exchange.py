@@ -1261,7 +1261,7 @@ async def test_pool_and_bodies_that_nobody_closed_leave_no_warning(cycle: bool) 
 
             async def main() -> None:
                 request, _ = Pool()
-                known = [request]
+                known: list[Any] = [request]
                 known.append(known if cycle else request)
                 await fetch(request, HTTP)
                 await fetch(request, HTTPS)

@@ -35,32 +35,38 @@ pytestmark = pytest.mark.asyncio
 
 
 class Slow(socket.socket):
-    """A client's socket that takes and gives a few octets at a time, and says every second time that it can't."""
+    """A client's socket that takes and gives a few octets at a time, and may say every second time that it can't."""
 
-    most = 0
-    calls = 0
+    most = 0  # octets; then it does as the system does
+    refusing = True
 
-    def _blocks(self) -> None:
-        self.calls += 1
-        if self.calls % 2 and self.most:
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.refused: set[str] = set()
+
+    def _once(self, call: str) -> None:
+        if self.most and self.refusing and call not in self.refused:
+            self.refused.add(call)
             raise BlockingIOError
+        self.refused.discard(call)
 
     def send(self, data: Any, *flags: int) -> int:
-        self._blocks()
+        self._once('send')
         return super().send(memoryview(data)[: self.most or None])
 
     def recv(self, size: int, *flags: int) -> bytes:
-        self._blocks()
+        self._once('recv')
         return super().recv(min(size, self.most or size))
 
 
-def slowing(most: int, made: list[Slow]) -> Callable[[Network], Network]:
+def slowing(most: int, made: list[Slow], refusing: bool = True) -> Callable[[Network], Network]:
     class Slowing(Network):
         def connect(self, address: Address) -> socket.socket:
             inner = self.inner.connect(address)
             slow = Slow(inner.family, inner.type, inner.proto, inner.detach())
             slow.setblocking(False)
             slow.most = most
+            slow.refusing = refusing
             made.append(slow)
             return slow
 
@@ -177,6 +183,36 @@ async def test_body_whose_record_came_with_that_of_the_head_is_not_waited_for(ne
             with pytest.raises(StopIteration) as ended:
                 response.body.__anext__().send(None)
             assert ended.value.value == part
+
+
+async def test_others_have_their_turn_while_a_record_comes(net: FakeNetwork) -> None:
+    """And where no record is data: a peer can send such for ever."""
+    net.server(HTTPS).play(answering(OK, reply(bytes(500))))
+    made: list[Slow] = []
+    reads: list[int] = []
+
+    class Counting(Network):
+        def connect(self, address: Address) -> socket.socket:
+            sock = super().connect(address)
+            assert isinstance(sock, Slow)
+            sock._once = lambda call: reads.append(turn)  # type: ignore[method-assign]
+            return sock
+
+    turn = 0
+
+    def tick() -> None:
+        nonlocal turn
+        turn += 1
+        asyncio.get_running_loop().call_soon(tick)
+
+    async with Pool(network=lambda inner: Counting(slowing(1, made)(inner))) as request:
+        assert await fetch(request, HTTPS) == b'ok'
+        reads.clear()
+        made[0].most = 1
+        tick()
+        assert await fetch(request, HTTPS) == bytes(500)
+    assert len(reads) > 500
+    assert max(map(reads.count, reads)) <= 2
 
 
 @pytest.mark.parametrize('after', [b'HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nEVIL', b'x'])
@@ -388,12 +424,22 @@ class Renegotiating(OwnServer):
 @pytest.mark.parametrize('size', [0, 2_000_000])
 async def test_renegotiation(size: int, most: int) -> None:
     """Also during an upload, and where the socket has no room for the answer at once."""
+    await renegotiate(size, most, refusing=True)
+
+
+async def test_renegotiation_in_parts() -> None:
+    """The peer waits for the answer, wherever its own message was split."""
+    for most in range(1, 41):
+        await renegotiate(0, most, refusing=False)
+
+
+async def renegotiate(size: int, most: int, refusing: bool) -> None:
     own: list[Renegotiating] = []
     made: list[Slow] = []
 
     def wrap(inner: Network) -> Network:
         own.append(Renegotiating(inner))
-        return slowing(most, made)(own[0])
+        return slowing(most, made, refusing)(own[0])
 
     body = [bytes(50_000)] * (size // 50_000)
     async with Pool(network=wrap) as request:
