@@ -1222,6 +1222,15 @@ def _wait(awaited: Any, stop: asyncio.Future[None], stopped: bool) -> Generator[
         return error
 
 
+def _cancelling() -> int:
+    """How often the current task was asked to end. The task itself is not kept: it has the error that ends it, that
+    has the frames it came through, and if one of them had the task they would wait for the garbage collector.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    return task.cancelling()
+
+
 @types.coroutine
 def _drive(step: Any, stop: asyncio.Future[None], awaited: Any = _NOT_STARTED) -> Generator[Any, None, Any]:
     """Run a coroutine by hand, inside the current task, until it ends or `stop` is done; in the latter case it is
@@ -1229,9 +1238,7 @@ def _drive(step: Any, stop: asyncio.Future[None], awaited: Any = _NOT_STARTED) -
 
     `awaited` is what it waits for, if it has been stepped already.
     """
-    task = asyncio.current_task()
-    assert task is not None
-    cancelling = task.cancelling()
+    cancelling = _cancelling()
     stopped = False
     error: BaseException | None = None
     while True:
@@ -1253,9 +1260,11 @@ def _drive(step: Any, stop: asyncio.Future[None], awaited: Any = _NOT_STARTED) -
         except StopIteration as end:
             return _STOPPED if stopped else end.value
         except (asyncio.CancelledError, Exception):
-            if stopped and task.cancelling() == cancelling:
+            if stopped and _cancelling() == cancelling:
                 return _STOPPED
             raise
+        finally:
+            error = None  # nor the error, for it may have this frame
 
 
 class _Resolving:

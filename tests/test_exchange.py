@@ -1346,6 +1346,36 @@ async def test_connections_do_not_wait_for_the_garbage_collector(url: str, what:
     await asyncio.to_thread(run)
 
 
+@pytest.mark.parametrize('waiting_for', ['a connection', 'an answer'])
+async def test_request_that_is_cancelled_does_not_wait_for_the_garbage_collector(
+    net: FakeNetwork, waiting_for: str
+) -> None:
+    """All that its error's traceback holds is gone with the task."""
+    net.server(HTTP).play(Script(ExpectRequest(), FOR_EVER))
+    async with Pool(max_connections=1) as request:
+        others = [asyncio.ensure_future(fetch(request, HTTP))] * (waiting_for == 'a connection')
+        task = asyncio.ensure_future(fetch(request, HTTP))
+        await settle()
+        gc.collect()
+        gc.disable()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled()
+            del task
+            await asyncio.sleep(0)
+            gc.collect()
+            assert not [thing for thing in gc.garbage if getattr(thing, 'f_code', None) and 'lowhaio' in repr(thing)]
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+            for other in others:
+                other.cancel()
+                await asyncio.wait([other])
+
+
 class Abandoned:
     """Awaits a coroutine, and closes it at its nth suspension, as a loop does that is given up."""
 
