@@ -1349,8 +1349,8 @@ class _TlsSocket:
         return getattr(self._tls if hasattr(self._tls, name) else self._sock, name)
 
     def do_handshake(self) -> None:
-        """Go on with the handshake. Our last flight may be left to go with what is sent first. Raises BlockingIOError
-        until the peer's next octets are there, ssl.SSLWantWriteError until the socket takes ours; else OSError.
+        """Go on with the handshake. Raises BlockingIOError until the peer's next octets are there,
+        ssl.SSLWantWriteError until the socket takes ours; else OSError.
         """
         while True:
             try:
@@ -1363,6 +1363,7 @@ class _TlsSocket:
                     self._push()  # the alert that says why
                 raise
             else:
+                self._answer()
                 return
 
     def recv(self, size: int) -> bytes:
@@ -1888,7 +1889,7 @@ class Connection:
         if not self._loop.is_closed():
             self._loop.remove_reader(self._fd)
             self._ignore_room()
-            if self._pending is not None:
+            if hasattr(self.sock, 'unwrap'):
                 with contextlib.suppress(OSError, ValueError):
                     self.sock.unwrap()
         self._forget_queue()

@@ -112,7 +112,7 @@ async def test_handshake_that_has_to_wait_to_write(net: FakeNetwork, refused: in
 
     async with Pool(network=Wrapper) as request:
         assert await fetch(request, HTTPS) == b'ok'
-    assert len(sends) == refused + 3, 'the hello, the last flight with the request, and close_notify'
+    assert len(sends) == refused + 4, 'the hello, the last flight, the request, and close_notify'
 
 
 async def test_reset_is_told_from_an_end(net: FakeNetwork) -> None:
@@ -284,8 +284,8 @@ def own_server(serve: Callable[[ssl.SSLSocket], Any], **material: Any) -> tuple[
 
 def read_request(sock: ssl.SSLSocket) -> bytes:
     data = b''
-    while not data.endswith(b'\r\n\r\n'):
-        data += sock.recv(1)
+    while not data.endswith(b'\r\n\r\n') and (octet := sock.recv(1)):
+        data += octet
     return data
 
 
@@ -335,6 +335,7 @@ async def test_application_protocol_that_is_not_ours() -> None:
         with pytest.raises(HttpTlsError, match=r'expected the application protocol http/1\.1, got h2'):
             await request(b'GET', HTTPS)
     await asyncio.gather(*own[0].threads)
+    assert own[0].seen == [b''], 'the handshake was not ended in order'
 
 
 async def test_certificate_with_the_name_only_in_its_subject() -> None:
