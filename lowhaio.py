@@ -2008,7 +2008,8 @@ class Network:
 
     def established(self, sock: Any, origin: Origin, address: Address) -> Any:
         """The socket that exchanges will use, after TLS if any: itself, or something with its methods around it (recv,
-        send, sendmsg, close, and for TLS pending and unwrap).
+        send, sendmsg, close, and for TLS pending and unwrap). Under TLS the one given also has what an ssl.SSLObject
+        tells, such as getpeercert and version.
         """
         return self.inner.established(sock, origin, address)
 

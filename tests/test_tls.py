@@ -59,11 +59,13 @@ class Slow(socket.socket):
         return super().recv(min(size, self.most or size))
 
 
-def slowing(most: int, made: list[Slow], refusing: bool = True) -> Callable[[Network], Network]:
+def slowing(
+    most: int, made: list[Slow], refusing: bool = True, kind: type[Slow] = Slow
+) -> Callable[[Network], Network]:
     class Slowing(Network):
         def connect(self, address: Address) -> socket.socket:
             inner = self.inner.connect(address)
-            slow = Slow(inner.family, inner.type, inner.proto, inner.detach())
+            slow = kind(inner.family, inner.type, inner.proto, inner.detach())
             slow.setblocking(False)
             slow.most = most
             slow.refusing = refusing
@@ -96,21 +98,14 @@ async def test_handshake_that_has_to_wait_to_write(net: FakeNetwork, refused: in
     net.server(HTTPS).play(answering(OK))
     sends: list[int] = []
 
-    class Refusing(socket.socket):
+    class Refusing(Slow):
         def send(self, data: Any, *flags: int) -> int:
             sends.append(len(data))
             if len(sends) <= refused:
                 raise BlockingIOError
             return super().send(data)
 
-    class Wrapper(Network):
-        def connect(self, address: Address) -> socket.socket:
-            inner = self.inner.connect(address)
-            made = Refusing(inner.family, inner.type, inner.proto, inner.detach())
-            made.setblocking(False)
-            return made
-
-    async with Pool(network=Wrapper) as request:
+    async with Pool(network=slowing(0, [], kind=Refusing)) as request:
         assert await fetch(request, HTTPS) == b'ok'
     assert len(sends) == refused + 4, 'the hello, the last flight, the request, and close_notify'
 
@@ -188,27 +183,22 @@ async def test_body_whose_record_came_with_that_of_the_head_is_not_waited_for(ne
 async def test_others_have_their_turn_while_a_record_comes(net: FakeNetwork) -> None:
     """And where no record is data: a peer can send such for ever."""
     net.server(HTTPS).play(answering(OK, reply(bytes(500))))
-    made: list[Slow] = []
     reads: list[int] = []
-
-    class Counting(Network):
-        def connect(self, address: Address) -> socket.socket:
-            sock = super().connect(address)
-            assert isinstance(sock, Slow)
-            sock._once = lambda call: reads.append(turn)  # type: ignore[method-assign]
-            return sock
-
     turn = 0
+
+    class Counted(Slow):
+        def recv(self, size: int, *flags: int) -> bytes:
+            reads.append(turn)
+            return super().recv(size)
 
     def tick() -> None:
         nonlocal turn
         turn += 1
         asyncio.get_running_loop().call_soon(tick)
 
-    async with Pool(network=lambda inner: Counting(slowing(1, made)(inner))) as request:
+    async with Pool(network=slowing(1, [], refusing=False, kind=Counted)) as request:
         assert await fetch(request, HTTPS) == b'ok'
         reads.clear()
-        made[0].most = 1
         tick()
         assert await fetch(request, HTTPS) == bytes(500)
     assert len(reads) > 500
