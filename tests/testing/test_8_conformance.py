@@ -1498,6 +1498,7 @@ class Repeats(Wrong):
     offers = LowhaioClient.offers | {'repeat'}
     statuses: ClassVar[set[int]] = {408, 417, 421, 429, 503}
     methods: ClassVar[set[str]] = {'GET'}
+    longest: ClassVar[float] = 60  # seconds that it waits before it repeats a request
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
@@ -1507,8 +1508,11 @@ class Repeats(Wrong):
         answer = await super().request(ask)
         if answer.status not in self.statuses or (answer.status in (429, 503) and ask.method not in self.methods):
             return answer
+        pause = self.seconds(dict(answer.fields).get('retry-after', '0'))
+        if pause > self.longest:
+            return answer
         await joined(answer)
-        await asyncio.sleep(self.seconds(dict(answer.fields).get('retry-after', '0')))
+        await asyncio.sleep(pause)
         return await self.again(self.mended(ask) if answer.status == 417 else ask)
 
     async def again(self, ask: Ask) -> Answer:
@@ -1549,6 +1553,10 @@ class RepeatsOnTheSameConnection(Repeats):
 class RepeatsAtOnce(Repeats):
     def seconds(self, value: str) -> float:
         return 0
+
+
+class WaitsHoweverLong(Repeats):
+    longest = float('inf')
 
 
 class ReadsNoDates(Repeats):
@@ -1837,8 +1845,9 @@ FLAWED = [
     Mutant('repeats any method', RepeatsAnyMethod, REPEATING, 'RT-09/post'),
     Mutant('repeats twice', RepeatsTwice, REPEATING, 'RT-07 RT-08 RT-09/429 RT-09/503 RT-09/past XC-06'),
     Mutant('repeats on the same connection', RepeatsOnTheSameConnection, REPEATING, 'RT-08'),
-    Mutant('repeats at once', RepeatsAtOnce, REPEATING, 'RT-09/429 RT-09/503'),
-    Mutant('reads no dates', ReadsNoDates, REPEATING, 'RT-09/past'),
+    Mutant('repeats at once', RepeatsAtOnce, REPEATING, 'RT-09/429 RT-09/503 RT-09/long/*'),
+    Mutant('waits however long', WaitsHoweverLong, REPEATING, 'RT-09/long/*'),
+    Mutant('reads no dates', ReadsNoDates, REPEATING, 'RT-09/long/date RT-09/past'),
     Mutant('repeats the expectation', RepeatsTheExpectation, REPEATING, 'XC-06'),
     Mutant('repeats without the body', RepeatsWithoutTheBody, REPEATING, 'XC-06'),
     Mutant('has a deadline of the head', DeadlineOfTheHead, DRIPPING, 'LM-07/body'),
