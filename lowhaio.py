@@ -28,9 +28,9 @@ Rules that every edit keeps:
     incomplete, an exception for malformed; and there is one parser for everything that speaks HTTP/1.1 here, the
     testing companion included.
 -   A connection is used again only if nothing about it is in doubt (`is_persistent`, `Connection.is_quiet`).
--   Nothing escapes but HttpError, cancellation, and what the caller's own body iterator raises.
--   The path of a small request over a pooled connection is: one read to see that nothing is there, one write, one
-    wait, one read. Whatever is added to it has to be worth what it costs (benchmarks/).
+-   Nothing escapes but HttpError, cancellation, and what the caller's own code raises: a body, a Network, a setting.
+-   The path of a small request over a pooled connection is: one look that nothing is there (poll), one write, one wait,
+    one read. Whatever is added to it has to be worth what it costs (benchmarks/).
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class HttpConnectionError(HttpError):
 
 
 class HttpDnsError(HttpConnectionError):
-    """The host's name could not be resolved."""
+    """The host's name could not be resolved, or not in time: that isn't a TimeoutError, only how the name failed."""
 
 
 class HttpTlsError(HttpConnectionError):
@@ -191,14 +191,14 @@ _MAX_INTERIM = 16  # 1xx responses before the final one: an endless row of them 
 _MAX_CHUNK_LINE = 4_096  # octets of a chunk-size line with its extensions
 _MAX_CHUNK_OVERHEAD = 16_384  # octets of chunk extensions beyond as many octets of data (CVE-2023-39326 was this)
 _MAX_TRAILERS = 16_384  # octets of a trailer section
-_MAX_REDIRECT_SECONDS = 1.0  # for which such a body is waited for
 _MAX_REDIRECT_DRAIN = 65_536  # octets of a redirect's own body that are read, so that its connection is used again
+_MAX_REDIRECT_SECONDS = 1.0  # for which such a body is waited for
 _CONNECT_STAGGER = 0.25  # seconds before the next address is tried as well: RFC 8305 section 5
 _CONTINUE_TIMEOUT = 1.0  # seconds to wait for a 100 (Continue), curl's figure: RFC 9110 section 10.1.1 wants it bounded
 _DNS_GRACE = 5.0  # seconds for which a failed renewal of an answer isn't repeated while a live connection serves
-_READS = 16  # that fill the buffer, in a row, before other coroutines get their turn
-_PIECES = 256  # of a body that is sent, likewise
-_SENT = 4_194_304  # octets that are sent, likewise
+_MAX_READS = 16  # in a row that fill the buffer, before other coroutines get their turn
+_MAX_PIECES = 256  # of a body that are sent in a row, before other coroutines get their turn
+_MAX_SENT = 4_194_304  # octets that are sent in a row, before other coroutines get their turn
 _JOIN_BELOW = 16_384  # octets: smaller pieces are joined before they are sent, larger ones are not copied
 _SEND_FROM = 65_536  # octets: fewer are not sent while the body has more at once
 _TLS_READ = 114_688  # octets of records that are taken in at once: seven full ones
@@ -526,7 +526,11 @@ def encode_request_start(method: bytes, target: bytes, host: bytes, version: byt
 
 
 def encode_request_head(method: bytes, target: bytes, host: bytes, fields: bytes, version: bytes) -> bytes:
-    """The octets of a request's head. Each part has been validated before."""
+    """The octets of a request's head: RFC 9112 sections 2.1 and 3. `fields` are whole lines, each with its CRLF.
+
+    Nothing is checked: what comes from elsewhere has to be known to have neither CR nor LF, nor spaces in the method,
+    target and version.
+    """
     return encode_request_start(method, target, host, version) + fields + b'\r\n'
 
 
@@ -781,6 +785,10 @@ def parse_response_head(
     buffer: bytes | bytearray, limit: int = MAX_HEADER_LENGTH, scanned: int = 0
 ) -> tuple[ResponseHead, int] | None:
     """A response's head from the beginning of a buffer, and how many octets it took; None while it is incomplete.
+
+    The head, interim (1xx) or final, has `status` (int), `code` (the same as bytes), `minor` (HTTP/1.`minor`) and
+    `headers` (pairs of bytes, in order, names in lower case): RFC 9112 sections 4 and 5. `limit` is in octets; the
+    first `scanned` octets are known to hold no whole head.
 
     Raises HttpProtocolError (at once if the first octets aren't HTTP/), and HttpHeaderTooLong.
     """
@@ -1176,7 +1184,7 @@ _NOT_STARTED: Any = object()
 
 
 @types.coroutine
-def _turn() -> Generator[None, None, None]:
+def _give_way() -> Generator[None, None, None]:
     """Let the rest of the event loop have its turn."""
     yield
 
@@ -1457,12 +1465,12 @@ class _TlsSocket:
 
 # The sockets of open connections, by references that are told when nobody, neither the loop nor the pool, knows of a
 # connection any more. That is before the collector comes to the socket, which would complain of not being closed.
-_LEFT: dict[weakref.ref[Connection], Any] = {}
+_ABANDONED: dict[weakref.ref[Connection], Any] = {}
 
 
-def _close_left(reference: weakref.ref[Connection]) -> None:
+def _close_abandoned(reference: weakref.ref[Connection]) -> None:
     """Close the socket of a connection that nobody closed. A weakref.finalize would do, at 8 µs more for each."""
-    _LEFT.pop(reference).close()
+    _ABANDONED.pop(reference).close()
 
 
 class Connection:
@@ -1473,10 +1481,11 @@ class Connection:
 
     __slots__ = (
         '__weakref__',
+        '_abandoned',
         '_deadline',
         '_fd',
+        '_in_a_row',
         '_is_asyncio',
-        '_left',
         '_listener',
         '_loop',
         '_outbox',
@@ -1485,7 +1494,6 @@ class Connection:
         '_reading',
         '_receiving',
         '_recv',
-        '_row',
         '_sending',
         '_timer',
         '_timer_at',
@@ -1529,7 +1537,7 @@ class Connection:
         self._listener: Callable[[bytes | Exception], None] | None = None  # who is told of octets during an upload
         self._outbox: list[bytes | memoryview] = []
         self.queued = 0  # octets to send
-        self._row = 0  # octets sent since others last had their turn
+        self._in_a_row = 0  # octets sent since others last had their turn
         self._wants_read = False  # TLS: sending has to wait for a record of the peer
         self._writing = False  # the loop watches for room to write
         self._deadline = math.inf
@@ -1546,8 +1554,8 @@ class Connection:
         self.error: HttpError | None = None  # why it was aborted
         self.lost: HttpError | None = None  # what happened to the last attempt to send
         self.noise: object = None  # what was there when it should have been quiet
-        self._left: Any = weakref.ref(self, _close_left)
-        _LEFT[self._left] = sock
+        self._abandoned: Any = weakref.ref(self, _close_abandoned)
+        _ABANDONED[self._abandoned] = sock
         self._reading = True
         self._loop.add_reader(self._fd, self._on_readable)
 
@@ -1730,13 +1738,13 @@ class Connection:
         try:
             while self.queued >= below:
                 sent = self._send_some()
-                self._row += sent
-                if sent and self._row < _SENT:
+                self._in_a_row += sent
+                if sent and self._in_a_row < _MAX_SENT:
                     continue
                 if until():
                     return False
-                self._row = 0
-                await (_turn() if sent else self._room())
+                self._in_a_row = 0
+                await (_give_way() if sent else self._room())
         except OSError as error:
             self.lost = self.error or self._failure(error, 'sending')
             self._forget_queue()
@@ -1891,8 +1899,8 @@ class Connection:
         if self.closed:
             return
         self.closed = True
-        _LEFT.pop(self._left)
-        self._left = None  # who is not there is told nothing
+        _ABANDONED.pop(self._abandoned)
+        self._abandoned = None  # who is not there is told nothing
         self.idle = False
         if self._timer is not None:
             self._timer.cancel()
@@ -1920,7 +1928,7 @@ class Connection:
         if running is self._loop or self._loop.is_closed():
             self.close()
         else:
-            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: then `_close_left` sees to it
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: then `_close_abandoned` sees to it
                 self._loop.call_soon_threadsafe(self.close)
 
     def _failure(self, error: OSError, doing: str) -> HttpError:
@@ -1999,11 +2007,17 @@ class Network:
         return self.inner.connect(address)
 
     async def prepare(self, connection: Connection, origin: Origin) -> None:
-        """Do what has to be done on a new connection before TLS and HTTP, by its `send` and `receive`."""
+        """Do what has to be done on a new connection before TLS and HTTP, by its `send` and `receive`.
+
+        Raises HttpConnectionError; an HttpDataError or OSError becomes one, as nothing of the request was sent. The
+        connection is closed by whatever it raises.
+        """
         await self.inner.prepare(connection, origin)
 
     def ssl_context(self, origin: Origin, context: ssl.SSLContext | None) -> ssl.SSLContext:
-        """The context to use: what the caller's `get_ssl_context` gave, or another where that was left out (None)."""
+        """The context to use: what the caller's `get_ssl_context` gave, or another where that was left out (None). What
+        it raises reaches the caller of `request` as it is.
+        """
         return self.inner.ssl_context(origin, context)
 
     def established(self, sock: Any, origin: Origin, address: Address) -> Any:
@@ -2241,7 +2255,7 @@ async def _dial(
     try:
         try:
             await network.prepare(connection, origin)
-        except HttpDataError as error:  # of an exchange with a proxy, say: nothing of the request was sent
+        except (HttpDataError, OSError) as error:  # of an exchange with a proxy, say: nothing of the request was sent
             kind = HttpConnectTimeoutError if isinstance(error, TimeoutError) else HttpConnectionError
             raise kind(f'expected {connection!r} to be prepared, got {error}') from error
         if origin.scheme == 'https':
@@ -2299,7 +2313,7 @@ class Body:
         framing = self._framing
         try:
             while True:
-                data = connection.receive_now() if 0 < self._burst < _READS else None
+                data = connection.receive_now() if 0 < self._burst < _MAX_READS else None
                 if data is None:
                     self._burst = 0
                     data = await connection.receive()
@@ -2343,7 +2357,7 @@ class Body:
                 self._error = error
             connection.abort(error)
 
-    def hurry(self, seconds: float) -> None:
+    def _hurry(self, seconds: float) -> None:
         """Wait for no octet longer than that; nor at all if the connection couldn't be used again anyway."""
         connection = self._connection
         if connection is not None and connection.reusable:
@@ -2519,13 +2533,13 @@ class _Upload:
                 pieces += 1
                 # Pieces that are there at once go together; but what wasn't copied, the caller may fill again
                 kept = type(piece) is bytes or size <= _JOIN_BELOW // 2
-                below = connection.batch if kept and pieces < _PIECES else 1
+                below = connection.batch if kept and pieces < _MAX_PIECES else 1
                 piece = None  # once it is sent nothing holds on to it while the caller makes the next
                 if connection.queued >= below and not await connection.flush(self._is_over, below):
                     return False
-                if pieces == _PIECES:  # neither side has been slow: see whether a response has come
+                if pieces == _MAX_PIECES:  # neither side has been slow: see whether a response has come
                     pieces = 0
-                    await _turn()
+                    await _give_way()
                 if self._is_over():
                     return False
         return await connection.flush(self._is_over)
@@ -2819,7 +2833,7 @@ class _Lane:
                 return connection
             connection.close()  # its slot is wanted
         if self._waiters or self.size >= self._settings.limit:
-            granted = await self._turn(fresh)
+            granted = await self._stand_in_line(fresh)
             if granted is not None:
                 if not fresh:
                     return granted
@@ -2894,7 +2908,7 @@ class _Lane:
 
     # -- the queue --
 
-    async def _turn(self, first: bool) -> Connection | None:
+    async def _stand_in_line(self, first: bool) -> Connection | None:
         """Wait for a connection, or for a slot to open one in (None). What is granted to who gave up goes on."""
         waiter: asyncio.Future[Connection | None] = self._loop.create_future()
         patience = self._settings.socket_timeout
@@ -3125,7 +3139,8 @@ def Pool(
     Time: `socket_timeout`, seconds that each phase may be without progress, None for ever.
     Logging: `get_logger_adapter` and `get_resolver_logger_adapter` give adapters for `lowhaio` and `aiodnsresolver`.
 
-    Raises HttpRequestError for a setting that makes no sense.
+    Raises HttpRequestError for a setting that makes no sense, RuntimeError outside of a running loop, and HttpError for
+    a loop without add_reader (asyncio's ProactorEventLoop).
     """
     loop = asyncio.get_running_loop()
     get_ident = threading.get_ident
@@ -3511,13 +3526,17 @@ def redirectable(
 ) -> RequestFunction:
     """A `request` that follows redirects: RFC 9110 section 15.4.
 
-    `redirects` pairs codes with what gives the rule for a method, `get` or `unchanged` or your own. From https to
-    http only with `allow_downgrade`. `on_redirect(code, method, url)` sees each hop before it is requested, and may
-    raise to stop it. Credentials (authorization, cookie, proxy-authorization) and the caller's own host field are for
-    the origin that they were given for: dropped when it changes, and not brought back.
+    `redirects` pairs codes with what gives the rule for a method, `get` or `unchanged` or your own: called with
+    `(method, body, body_args, body_kwargs, headers)`, it gives the same five for the next request. What it gives as
+    headers goes through `transform_headers(headers, host, next_host)`, whatever the hosts are. From https to http only
+    with `allow_downgrade`. `on_redirect(code, method, url)` sees each hop before it is requested, and may raise to stop
+    it: that reaches the caller as it is. Credentials (authorization, cookie, proxy-authorization) and the caller's own
+    host field are for the origin that they were given for: dropped when it changes, and not brought back.
 
-    Raises HttpRedirectError: after more than `max_redirects`, for a Location that is not one http or https URL, or for
-    a body that can't be sent again.
+    A redirect's own body is read within 64 KiB and a second, so that its connection can be used again.
+
+    Raises what `request` does, and HttpRedirectError: after more than `max_redirects`, for a Location that is not one
+    http or https URL, or for a body that can't be sent again.
     """
     rules = dict(redirects)
 
@@ -3607,7 +3626,7 @@ def _redirect_target(current: str, locations: set[bytes], allow_downgrade: bool)
 async def _drain(body: Any) -> None:
     """Read what is left of a redirect's own body, within a bound, so that its connection is used again; or close it."""
     if isinstance(body, Body):
-        body.hurry(_MAX_REDIRECT_SECONDS)
+        body._hurry(_MAX_REDIRECT_SECONDS)
     octets = 0
     until = asyncio.get_running_loop().time() + _MAX_REDIRECT_SECONDS
     with contextlib.suppress(HttpDataError):

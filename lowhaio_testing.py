@@ -1241,7 +1241,17 @@ _NOT_THE_TESTS = frozenset(('anyio', 'pytest_asyncio', __name__))  # whose tasks
 
 
 class ServerConnection:
-    """One connection as its server saw it."""
+    """One connection as its server saw it.
+
+    number, address     from 1, among the attempts to connect to the server; the address that was connected to
+    requests            each ReceivedRequest that came over it, in order
+    received, sent      every octet from and to the client, as it came out of TLS and went into it
+    is_open, closed_by  whether neither side has closed it, and which did: 'client', 'server' or None
+    ended               the client sends nothing more, and has said so in TLS's own terms if `close_notify` is true
+    error               the OSError of the socket or of TLS, or None
+    server_name, alpn, tls_version, client_certificate   what was agreed on in the handshake, or None
+    opened_at           the line that led to it: 'tests/test_orders.py:12 in test_order'
+    """
 
     __slots__ = (
         '_buffer',
@@ -1936,8 +1946,13 @@ _CONNECTS = ('accepted', 'refused', 'unreachable', 'never')
 class FakeNetwork(lowhaio.Network):
     """Names, addresses and servers, in place of the real ones.
 
-    Made by the fixture `lowhaio_network`, or by `with lowhaio_testing.network() as net:`. While it is in place, every
-    Pool in the process connects to its servers and to nothing else, also one that was made before.
+    Made by the fixture `lowhaio_network`, or by `with lowhaio_testing.network() as net:`, which says what `strict`,
+    `trust` and `allow` are. While it is in place, every Pool in the process connects to its servers and to nothing
+    else, also one that was made before; `inner` is what leads to the hosts that `allow` names.
+
+    servers      each FakeServer
+    connections  each ServerConnection, to whichever of them
+    requests     each ReceivedRequest, in the order of arrival
     """
 
     _connection_type: type[ServerConnection] = ServerConnection
@@ -3400,7 +3415,12 @@ def _params_difference(expected: list[tuple[str, str]], received: list[tuple[str
 
 
 class FakeServer:
-    """The server of one origin: what it is asked, and what it answers. `network.server(...)` makes one."""
+    """The server of one origin: what it is asked, and what it answers. `network.server(...)` makes one.
+
+    requests      each ReceivedRequest, in order, from when its head has come
+    connections   each ServerConnection, open or not
+    expectations  each Expectation, met or not
+    """
 
     def __init__(self, network: FakeNetwork, origin: Origin, connect: str | float, material: _TlsMaterial) -> None:
         self.network = network
@@ -4554,7 +4574,10 @@ class _Parser:
         lines = text.split('\n')
         self._number = 1
         if lines[0].rstrip('\r') != _RECORDING_HEAD:
-            raise self._error(f'expected the first line {_RECORDING_HEAD!r}, got {lines[0][:60]!r}')
+            raise self._error(
+                f'expected the first line {_RECORDING_HEAD!r}, got {lines[0][:60]!r}: of a cassette or a HAR file, '
+                '`python -m lowhaio_testing convert` makes a recording'
+            )
         for line in lines[1:]:
             self._number += 1
             self._take(line.removesuffix('\r'))
@@ -6760,8 +6783,11 @@ def _to_cassette(recording: Recording, name: str, lost: list[str]) -> None:
             lost.append(f'exchange {number} is left out: {error}')
             continue
         lost += [f'exchange {number}: {one.message}' for one in said]
-        if any(b'HTTP/1.1 1' in segment[:10] for segment in segments):
+        beginning = b''.join(segments)[:10]
+        if beginning == b'HTTP/1.1 1':
             lost.append(f'exchange {number}: its interim responses are left out')
+        if beginning.startswith(b'HTTP/1.0'):
+            lost.append(f'exchange {number}: its HTTP/1.0 is left out, and reads as HTTP/1.1')
         requests.append(_VcrNetwork._request(request, bytes(request.body) or None))
         responses.append(message)
     if any(isinstance(step, Pause) for exchange in recording.exchanges for step in exchange.script):
@@ -6868,7 +6894,13 @@ class Expected:
 
 @dataclasses.dataclass(slots=True)
 class Ask:
-    """One request that the client is asked to make; an adapter reads the fields from method to follow."""
+    """One request that the client is asked to make; an adapter reads the fields from method to follow.
+
+    method, url, params  as text; params are pairs for the query
+    headers, trailers    pairs of bytes
+    body                 None, or a Payload: `data` is the octets where they are known, `pieces()` the pieces
+    follow               whether redirects are to be followed
+    """
 
     method: str = 'GET'
     url: str = ''
@@ -6950,11 +6982,17 @@ def _field_text(value: bytes | str) -> str:
 
 @dataclasses.dataclass(slots=True)
 class Setting:
-    """What the factory of a client under test is given."""
+    """What the factory of a client under test is given.
 
-    timeout: float  # seconds without progress, after which the client should give up
-    ca: str  # the file with the throw-away CA that signed the servers' certificates
-    certificate: str | None = None  # a file with the client's certificate and key, where the case has one
+    timeout      seconds without progress, after which the client should give up
+    ca           the path of a file: the throw-away CA that signed the servers' certificates
+    certificate  the path of a file with the client's certificate and key, or None
+    options      settings that the case is about, among those that the client names in its own `options`
+    """
+
+    timeout: float
+    ca: str
+    certificate: str | None = None
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     world: Any = None
 

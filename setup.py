@@ -6,12 +6,19 @@ from collections.abc import Sequence
 
 from setuptools import setup
 
+URL = 'https://github.com/michalc/lowhaio'
 ROOT = os.path.dirname(os.path.abspath(__file__))
 
 
 def read(name: str) -> str:
     with open(os.path.join(ROOT, name), encoding='utf-8') as file:
         return file.read()
+
+
+def description() -> str:
+    """README.md for readers that have no repository around it."""
+    text = re.sub(r'(!\[[^]]*\]\()(?!https?:|#)', rf'\1{URL}/raw/HEAD/', read('README.md'))
+    return re.sub(r'(?<!!)(\[[^]]*\]\()(?!https?:|#)', rf'\1{URL}/blob/HEAD/', text)
 
 
 def version() -> str:
@@ -53,9 +60,6 @@ DEVELOPMENT = [
     'coverage>=7.10',
     'h11>=0.16',
     'pyOpenSSL>=24.3',  # a peer that renegotiates, which Python's ssl can't
-    'aiohttp>=3.11',
-    'httpx>=0.28',
-    'requests>=2.32',
     'pytest-randomly>=3.16',
     'pytest-recording>=0.13',
     'pytest-socket>=0.7',
@@ -82,10 +86,10 @@ setup(
     name='lowhaio',
     version=version(),
     description='A lightweight asyncio HTTP/1.1 client that creates no tasks, and a network for your tests',
-    long_description=read('README.md'),
+    long_description=description(),
     long_description_content_type='text/markdown',
     author='The lowhaio authors',
-    url='https://github.com/michalc/lowhaio',
+    url=URL,
     license='MIT',
     license_files=['LICENSE'],
     python_requires='>=3.11',

@@ -6,13 +6,16 @@ Everything lies in `benchmarks/.work`, which git ignores and which can be delete
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -136,10 +139,28 @@ def installed(python: str, client: Client) -> tuple[str, int]:
         metadata = next(packages.glob(f'{client.distribution}-*.dist-info'), None)
         version = metadata.name.removesuffix('.dist-info').rpartition('-')[2] if metadata else ''
     files = [path for path in packages.rglob('*') if path.is_file() and path.suffix != '.pyc']
-    if client.repository:
-        files.append(HERE.parent / 'lowhaio.py')
-        version = 'this checkout'
-    return version, sum(path.stat().st_size for path in files if path.exists())
+    size = sum(path.stat().st_size for path in files)
+    return (checkout_version(), size + checkout_size()) if client.repository else (version, size)
+
+
+@functools.cache
+def checkout_version() -> str:
+    """The commit that lowhaio.py was last changed in, and + if it has been since: what figures are of."""
+    git = ['git', '-C', HERE.parent]
+    commit = subprocess.run([*git, 'log', '-1', '--format=%h', '--', 'lowhaio.py'], capture_output=True, text=True)
+    changed = subprocess.run([*git, 'diff', '--quiet', 'HEAD', '--', 'lowhaio.py'], capture_output=True)
+    return 'checkout ' + (commit.stdout.strip() or 'without git') + '+' * (changed.returncode == 1)
+
+
+@functools.cache
+def checkout_size() -> int:
+    """The octets that this checkout installs: the companion, stubs and conformance cases too."""
+    wheel = [sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '--wheel-dir']
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([*wheel, folder, HERE.parent], check=True, stderr=subprocess.DEVNULL)
+        (built,) = Path(folder).glob('*.whl')
+        with zipfile.ZipFile(built) as archive:
+            return sum(entry.file_size for entry in archive.infolist())
 
 
 def certificates() -> tuple[Path, Path, Path]:

@@ -381,6 +381,31 @@ async def test_prepare_that_sends_to_who_has_gone(net: FakeNetwork) -> None:
     assert isinstance(caught.value.__cause__, HttpConnectionClosedError)
 
 
+@pytest.mark.parametrize(
+    ('raised', 'kind'),
+    [
+        (ConnectionRefusedError('no route'), lowhaio.HttpConnectionError),
+        (TimeoutError('no answer'), lowhaio.HttpConnectTimeoutError),
+        (KeyError('a mistake'), KeyError),
+    ],
+    ids=lambda given: type(given).__name__ if isinstance(given, Exception) else given.__name__,
+)
+async def test_prepare_that_fails_by_itself(net: FakeNetwork, raised: Exception, kind: type[Exception]) -> None:
+    made: list[Connection] = []
+
+    async def prepare(connection: Connection) -> None:
+        made.append(connection)
+        raise raised
+
+    net.server(HTTP).play(Script(Expect(b'')))
+    async with Pool(network=preparing(prepare)) as request:
+        with pytest.raises(kind) as caught:
+            await request(b'GET', HTTP)
+        assert type(caught.value) is kind and str(raised) in str(caught.value)
+        assert raised in (caught.value, caught.value.__cause__)
+        assert [connection.closed for connection in made] == [True]
+
+
 @pytest.mark.asyncio_loop_only
 async def test_prepare_is_timed(net: FakeNetwork, clock: VirtualTime) -> None:
     async def prepare(connection: Connection) -> None:

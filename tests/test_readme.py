@@ -12,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 import types
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -119,22 +120,59 @@ def test_block_pinned(network: FakeNetwork) -> None:
     assert fetch_with(code, 'https://pinned.example/')['result'] == b'204'
 
 
-@pytest.mark.parametrize('url', ['http://10.0.0.1/', 'http://[::1]/', 'http://localhost/', 'http://inside.example/'])
+@pytest.mark.parametrize(
+    'url',
+    [
+        'http://10.0.0.1/',
+        'http://224.0.0.1/',
+        'http://[::1]/',
+        'http://[::ffff:10.0.0.1]/',
+        'http://[64:ff9b::a00:1]/',
+        'http://[2002:a00:1::]/',
+        'http://[2001:0:a00:1::]/',
+        'http://[fec0::1]/',
+        'http://[ff0e::1]/',
+        'http://localhost/',
+        'http://inside.example/',
+    ],
+)
 def test_block_guard(url: str, network: FakeNetwork) -> None:
     (code,) = blocks('guard')
     network.server(url.removesuffix('/'), addresses=['192.168.0.1'] if 'inside' in url else ())
     with pytest.raises(lowhaio.HttpConnectionError, match='expected a public address'):
         fetch_with(code, url)
-    network.server('http://outside.example', addresses=['8.8.8.8']).expect(b'GET', '/').reply(204)
-    assert fetch_with(code, 'http://outside.example/')['result'] == b'204'
+    for name, address in (('four', '8.8.8.8'), ('six', '2606:4700:4700::1111')):
+        network.server(f'http://{name}.example', addresses=[address]).expect(b'GET', '/').reply(204)
+        assert fetch_with(code, f'http://{name}.example/')['result'] == b'204'
 
 
-def test_block_proxy(network: FakeNetwork) -> None:
+@pytest.mark.parametrize(
+    ('answer', 'why'),
+    [
+        (b'HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n', 'got 407'),
+        (b'HTTP/1.1 302 Found\r\nlocation: /\r\n\r\n', 'got 302'),
+        (b'HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\n\r\n', 'expected the proxy to open a tunnel'),
+        (b'HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200', 'got its end'),
+    ],
+)
+def test_proxy_that_opens_no_tunnel(network: FakeNetwork, answer: bytes, why: str) -> None:
+    (code,) = blocks('proxy')
+    connect = lowhaio_testing.Expect(b'CONNECT inside.example:80 HTTP/1.1\r\nhost: inside.example:80\r\n\r\n')
+    network.server('http://proxy.example.com:3128').play([connect, answer, lowhaio_testing.Close()])
+    with pytest.raises(lowhaio.HttpConnectionError, match=why):
+        fetch_with(code, 'http://inside.example/')
+
+
+@pytest.mark.parametrize(
+    'answer',
+    [b'HTTP/1.1 200 Connection established\r\n\r\n', b'HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 201 Created\r\n\r\n'],
+)
+def test_block_proxy(network: FakeNetwork, answer: bytes) -> None:
     (code,) = blocks('proxy')
     network.server('http://proxy.example.com:3128').play(
         [
             lowhaio_testing.Expect(b'CONNECT inside.example:80 HTTP/1.1\r\nhost: inside.example:80\r\n\r\n'),
-            b'HTTP/1.1 200 Connection established\r\n\r\n',
+            answer,
             lowhaio_testing.Expect(b'GET / HTTP/1.1\r\nhost: inside.example\r\n\r\n'),
             b'HTTP/1.1 204 No Content\r\n\r\n',
         ]
@@ -152,6 +190,35 @@ def test_block_gzip(network: FakeNetwork, capsys: pytest.CaptureFixture[str]) ->
     sizes = [int(line) for line in capsys.readouterr().out.split()]
     assert sum(sizes) == 1_000_000
     assert max(sizes) <= 65_536
+
+
+@pytest.mark.parametrize('coding', ['gzip', 'GZIP', 'x-gzip'])
+@pytest.mark.parametrize(
+    ('method', 'code', 'octets', 'expected'),
+    [
+        (b'GET', 200, gzip.compress(b'one'), b'one'),
+        (b'GET', 200, gzip.compress(b'one') + gzip.compress(b'two'), b'onetwo'),
+        (b'HEAD', 200, b'', b''),
+        (b'GET', 304, b'', b''),
+        (b'GET', 200, gzip.compress(b'one')[:-1], ValueError),
+        (b'GET', 200, gzip.compress(b'one') + gzip.compress(b'two')[:-1], ValueError),
+        (b'GET', 200, b'one', zlib.error),
+    ],
+)
+def test_gzip_knows_what_is_legal(
+    network: FakeNetwork, method: bytes, code: int, octets: bytes, expected: Any, coding: str
+) -> None:
+    (block,) = blocks('gzip')
+    api = network.server('https://example.com')
+    api.expect(b'GET', '/large').reply(204)
+    api.expect(method, '/').reply(code, [('content-encoding', coding)], octets, pieces=[1, 1, 1] if octets else None)
+    block += '    code, headers, body = await decompressing(request)(method, "https://example.com/")\n'
+    block += '    octets = b"".join([piece async for piece in body])\n'
+    if isinstance(expected, bytes):
+        assert run_block(block, method=method)['octets'] == expected
+    else:
+        with pytest.raises(expected):
+            run_block(block, method=method)
 
 
 def run_tests(code: str, tmp_path: pathlib.Path, *options: str) -> str:
