@@ -64,7 +64,6 @@ from collections.abc import (
     Sequence,
 )
 from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar
-from urllib.parse import quote, urlencode, urljoin
 
 import aiodnsresolver
 
@@ -201,8 +200,9 @@ _MAX_PIECES = 256  # of a body that are sent in a row, before other coroutines g
 _MAX_SENT = 4_194_304  # octets that are sent in a row, before other coroutines get their turn
 _JOIN_BELOW = 16_384  # octets: smaller pieces are joined before they are sent, larger ones are not copied
 _SEND_FROM = 65_536  # octets: fewer are not sent while the body has more at once
-_TLS_READ = 114_688  # octets of records that are taken in at once: seven full ones
+_TLS_READ = 114_688  # octets of records that are taken in at once: nearly seven full ones
 _TLS_WRITE = 98_304  # octets that are encrypted before they are sent: six full records; more is not quicker (measured)
+_MAX_TLS_UNSENT = 262_144  # octets of records that the socket hasn't taken: more than that are answers, to a flood
 
 
 # 3 URL -> target -----------------------------------------------------------------------------------------------------
@@ -231,18 +231,18 @@ class Url(NamedTuple):
 
 _DEFAULT_PORTS = {'http': 80, 'https': 443}
 _URL = re.compile(r'([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)([^?#]*)(\?[^#]*)?(?:#(.*))?', re.DOTALL)  # RFC 3986 app. B
-_SCHEME = r'[A-Za-z][A-Za-z0-9+.-]*:'  # compiled when it is used first, as a plain request has no need of it
+_SCHEME = r'[A-Za-z][A-Za-z0-9+.-]*:'  # a plain string is compiled when it is used first: a plain request never does
 _CONTROL = re.compile(r'[\x00-\x1f\x7f]')
 _AUTHORITY = re.compile(r'(\[[^\]]*+\]?+|[^:\[\]]*+)(?::(.*))?', re.DOTALL)
 _PORT = re.compile(r'[0-9]{0,20}')
 # Possessive: a part once read is never tried another way, so nothing has to be remembered of it.
 _LEGAL_TARGET = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]++|%[0-9A-Fa-f]{2})*+")
-_BAD_ESCAPE = re.compile(r'%(?![0-9A-Fa-f]{2})')
+_BAD_ESCAPE = r'%(?![0-9A-Fa-f]{2})'
 _TARGET_SAFE = "%!$&'()*+,;=:@/?"  # quote() leaves letters, digits and -._~ alone by itself
 _LABEL = re.compile(r'[a-z0-9_-]{1,63}')
 _DOTS = '.\u3002\uff0e\uff61'
 _NUMBER = re.compile(r'[0-9]+|0x[0-9a-f]*')
-_ZONE = re.compile(r'[A-Za-z0-9._~-]{1,64}')
+_ZONE = r'[A-Za-z0-9._~-]{1,64}'
 _DEVIATIONS = frozenset('\u00df\u1e9e\u03c2\u200c\u200d')  # IDNA 2003 and 2008 disagree about what these map to
 
 
@@ -290,7 +290,7 @@ def _parse_ipv6(text: str) -> tuple[str, str]:
     """An IPv6 literal in brackets; a zone (RFC 6874) is for connecting only, and never sent."""
     address, percent, zone = text[1:-1].partition('%25')
     try:
-        if text[-1] != ']' or '%' in address or (percent and not _ZONE.fullmatch(zone)):
+        if text[-1] != ']' or '%' in address or (percent and not re.fullmatch(_ZONE, zone)):
             raise ValueError
         host = str(ipaddress.IPv6Address(address))
     except ValueError:
@@ -328,11 +328,13 @@ def _parse_name(text: str) -> tuple[str, str]:
 def _encode_target(target: str) -> bytes:
     """Percent-encode what RFC 3986 doesn't allow raw in a path or query."""
     if not _LEGAL_TARGET.fullmatch(target):
-        if _BAD_ESCAPE.search(target):
+        if re.search(_BAD_ESCAPE, target):
             raise HttpRequestError(
                 f'expected two hexadecimal digits after each % (%25 is a %), got {_shown_url(target)}'
             )
         try:
+            from urllib.parse import quote  # imported where it is used: a plain request has no need of it
+
             target = quote(target, _TARGET_SAFE)
         except UnicodeError as error:
             raise HttpRequestError(f'expected a url of Unicode scalar values, got {_shown_url(target)}') from error
@@ -341,6 +343,8 @@ def _encode_target(target: str) -> bytes:
 
 def add_params(target: bytes, params: Iterable[tuple[Any, Any]] | Mapping[Any, Any]) -> bytes:
     """Append pairs to a target's query, percent-encoded: a space is %20, and only unreserved characters stay raw."""
+    from urllib.parse import quote, urlencode
+
     try:
         pairs = tuple(params.items() if isinstance(params, Mapping) else params)
         if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
@@ -459,7 +463,7 @@ def _why_no_field(field: Any) -> str:
 
 def _is_lines(block: bytes, count: int) -> bool:
     """Whether the only control characters that matter in a block are `count` CRLFs (each known to end a line)."""
-    return block.count(b'\r') == block.count(b'\n') == count and b'\0' not in block
+    return block.count(b'\r') == block.count(b'\n') == count and 0 not in block
 
 
 def _culprits(lines: list[bytes], hosts: list[bytes]) -> str:
@@ -637,7 +641,7 @@ def request_framing(method: bytes, version: bytes, fields: RequestFields, length
 # 5 Response head -----------------------------------------------------------------------------------------------------
 
 _STATUS_LINE = re.compile(rb'HTTP/1\.([0-9]) ([1-9][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*)?')
-_BARE_CR = re.compile(rb'\r(?!\n)')
+_BARE_CR = rb'\r(?!\n)'
 _FRAMING_FIELDS = frozenset((b'connection', b'content-length', b'keep-alive', b'transfer-encoding'))
 
 
@@ -718,8 +722,8 @@ def split_head(buffer: bytes | bytearray, limit: int, scanned: int = 0) -> tuple
     if 0 <= end <= limit - 4:
         head = bytes(buffer[:end])
         lines = head.split(b'\r\n')
-        # One pass tells that there is no CR or LF but those that end lines, and no NUL
-        if len(head) - len(head.translate(None, b'\r\n\0')) == 2 * len(lines) - 2 and len(lines) <= _MAX_FIELDS:
+        text = b''.join(lines)
+        if 0x0D not in text and 0x0A not in text and 0 not in text and len(lines) <= _MAX_FIELDS:
             return lines[0], lines[1:], end + 4
     return _split_odd_head(buffer, limit, scanned)
 
@@ -738,7 +742,7 @@ def _split_odd_head(buffer: bytes | bytearray, limit: int, scanned: int) -> tupl
     if consumed > limit:
         raise HttpHeaderTooLong(f'expected a head of at most {limit} octets, got {consumed}')
     head = bytes(buffer[:end]).removesuffix(b'\r')
-    if _BARE_CR.search(head) or b'\0' in head:
+    if re.search(_BARE_CR, head) or 0 in head:
         raise HttpProtocolError('expected a head without NUL, and CR only before LF')
     lines = head.replace(b'\r\n', b'\n').split(b'\n')
     if len(lines) > _MAX_FIELDS:
@@ -1354,6 +1358,8 @@ class _TlsSocket:
         self._unsent: bytes | memoryview = b''  # records that the socket has not taken
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith(('send', 'recv', 'read', 'write', 'makefile')):
+            raise AttributeError(f'expected recv, send or sendmsg, got {name}: its octets would go past TLS')
         return getattr(self._tls if hasattr(self._tls, name) else self._sock, name)
 
     def do_handshake(self) -> None:
@@ -1375,10 +1381,13 @@ class _TlsSocket:
                 return
 
     def recv(self, size: int) -> bytes:
-        """Octets of one record; b'' for close_notify. Raises as `do_handshake` does, ssl.SSLWantReadError where records
-        came that are no data, ssl.SSLEOFError for a mere end.
+        """Octets of one record; b'' for close_notify. Raises BlockingIOError where nothing is there,
+        ssl.SSLWantReadError where records came that are no data, and there may be more, ssl.SSLWantWriteError until the
+        socket takes what TLS itself has to say, ssl.SSLEOFError for a mere end.
         """
-        for _ in range(2):  # part of a record may have been there, and the rest come: more is for the next time
+        for _ in range(
+            2
+        ):  # what was there may be no data, or half a record: take in the rest, and leave more for later
             if not self._incoming.pending and not self._decrypted:
                 self._take_in()  # first, so that a small response needs no exception to be asked for
             try:
@@ -1387,18 +1396,26 @@ class _TlsSocket:
                 self._answer()
             else:
                 self._decrypted = len(data) == size and self._tls.pending() > 0
+                if self._outgoing.pending:
+                    with contextlib.suppress(BlockingIOError, ConnectionError):  # the next read will tell
+                        self._push()
                 return data
         raise ssl.SSLWantReadError
 
     def pending(self) -> int:
-        """Whether octets were taken in that nobody has read: the selector doesn't know of them."""
-        return self._incoming.pending or self._decrypted
+        """Whether a read has something to do that the selector doesn't know of: octets were taken in that nobody has
+        read, or something is left to send that the peer may wait for.
+        """
+        return self._incoming.pending or self._decrypted or len(self._unsent)
 
     def _take_in(self) -> None:
+        """Take in what the socket has. Where it has nothing, the peer may wait for what there was no room for before:
+        that is tried first, so that only who has nothing to send is told to wait for octets.
+        """
         try:
             data = self._sock.recv(_TLS_READ)
         except BlockingIOError:
-            self._answer()  # what there was no room for before
+            self._answer()
             raise
         if data:
             self._incoming.write(data)
@@ -1407,21 +1424,25 @@ class _TlsSocket:
 
     def _answer(self) -> None:
         """Send what TLS itself has to say, such as a flight of a handshake: the peer may wait for it."""
-        if self._outgoing.pending or (self._unsent and not self._encrypted):
+        if self._outgoing.pending or self._unsent:
             try:
                 self._push()
             except BlockingIOError:
                 raise ssl.SSLWantWriteError from None
 
     def send(self, data: bytes | memoryview) -> int:
-        """Send what of the data goes into a few records, and say how much that was: all of it or nothing.
+        """Encrypt the data, a few records at most, send them, and say how much of it that was.
 
-        Raises BlockingIOError, or ssl.SSLWantReadError where TLS has to hear from the peer first. The same data has to
-        be sent again then: it may have been encrypted already.
+        Raises BlockingIOError while the socket doesn't take them all, ssl.SSLWantReadError while TLS has to hear from
+        the peer first: the call has to be repeated then, and goes on with what was encrypted.
         """
         if self._encrypted or len(data) > _TLS_WRITE:
             return self.sendmsg((data,))
-        self._encrypted = sent = self._tls.write(data)
+        try:
+            self._encrypted = sent = self._tls.write(data)
+        except ssl.SSLWantReadError:
+            self._answer()
+            raise
         self._push()
         self._encrypted = 0
         return sent
@@ -1429,12 +1450,16 @@ class _TlsSocket:
     def sendmsg(self, buffers: Sequence[bytes | memoryview]) -> int:
         """Send several things, as `send` does one."""
         if not self._encrypted:
-            for data in buffers:
-                room = _TLS_WRITE - self._encrypted
-                size = len(data)
-                self._encrypted += self._tls.write(data if size <= room else memoryview(data)[:room])
-                if size >= room:
-                    break
+            try:
+                for data in buffers:
+                    room = _TLS_WRITE - self._encrypted
+                    written = self._tls.write(data if len(data) <= room else memoryview(data)[:room])
+                    self._encrypted += written
+                    if written < len(data) or written == room:
+                        break
+            except ssl.SSLWantReadError:
+                self._answer()
+                raise
         self._push()
         sent, self._encrypted = self._encrypted, 0
         return sent
@@ -1449,7 +1474,11 @@ class _TlsSocket:
         except BlockingIOError:
             sent = 0
         if sent < len(records):
-            self._unsent = memoryview(records)[sent:]
+            self._unsent = left = memoryview(records)[sent:]
+            if len(left) > _MAX_TLS_UNSENT:
+                raise ssl.SSLError(
+                    f'expected a peer that takes the answers it asks for, got {len(left)} octets too many'
+                )
             raise BlockingIOError
         self._unsent = b''
 
@@ -1484,6 +1513,7 @@ class Connection:
         '_abandoned',
         '_deadline',
         '_fd',
+        '_has_sendmsg',
         '_in_a_row',
         '_is_asyncio',
         '_listener',
@@ -1526,7 +1556,7 @@ class Connection:
         self.address = address
         self._fd: int = sock.fileno()
         self._recv: Callable[[int], bytes] = sock.recv
-        self._pending: Callable[[], int] | None = None  # TLS: decrypted octets that the selector doesn't know of
+        self._pending: Callable[[], int] | None = None  # TLS: what a read has to do that the selector doesn't know of
         self._poll = _make_poll(self._fd, _READABLE)
         self._is_asyncio = isinstance(self._loop, asyncio.BaseEventLoop)
         self.bufsize = bufsize
@@ -1535,6 +1565,7 @@ class Connection:
         self._receiving: asyncio.Future[bytes] | None = None  # who waits for octets
         self._sending: asyncio.Future[None] | None = None  # who waits to send
         self._listener: Callable[[bytes | Exception], None] | None = None  # who is told of octets during an upload
+        self._has_sendmsg = False  # as sockets have, but on Windows
         self._outbox: list[bytes | memoryview] = []
         self.queued = 0  # octets to send
         self._in_a_row = 0  # octets sent since others last had their turn
@@ -1611,36 +1642,45 @@ class Connection:
             else:
                 waiter.set_result(data)
         elif self._listener is not None:
-            self._tell_listener()
-            self._wake_sender()  # it may have waited for a TLS record of the peer, or has to look at what came
+            if self._tell_listener() or self._wants_read:
+                self._wake_sender()  # it has to look at what came, or has waited for a record of TLS
         elif self.idle and not self.is_quiet():
             self.close()
         elif not self.idle and not self.closed:
             self._reading = False  # nobody takes what comes: let the peer wait
             self._loop.remove_reader(self._fd)
 
-    def _tell_listener(self) -> None:
+    def _tell_listener(self) -> bool:
+        """Read for who listens, and say whether there was anything for them. What TLS itself has to say goes out as
+        soon as there is room: who sends may be waiting for their next piece, or for the peer's answer to that.
+        """
+        told = False
         while self._listener is not None:
             try:
                 outcome: bytes | Exception = self._recv(self.bufsize)
-            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                return
+            except (BlockingIOError, ssl.SSLWantReadError):
+                break
+            except ssl.SSLWantWriteError:
+                self._watch_room(self._on_writable)
+                break
             except (OSError, HttpError) as error:
                 outcome = error
+            told = True
             self._listener(outcome)
             if not self.has_pending():
-                return
+                break
+        return told
 
     def is_quiet(self) -> bool:
         """Whether there is nothing to read: no octet, no end, no error. Anything else would belong to no request, and
-        be taken for the answer to the next: RFC 9112 section 9.2. Asking costs less than a read that finds nothing;
-        a record of TLS that is no data, such as a ticket, only a read can tell.
+        be taken for the answer to the next: RFC 9112 section 9.2. Asking costs less than a read that finds nothing.
+        Under TLS only a read can tell a ticket from data, and part of a record can't be told from nothing.
         """
         if not self._poll(0) and (self._pending is None or not self._pending()):
             return True
         try:
             self.noise = 'octets' if self._recv(1) else 'its end'
-        except (BlockingIOError, ssl.SSLWantReadError):
+        except BlockingIOError:  # and no SSLWantReadError, behind which there may be more
             return True
         except (OSError, HttpError) as error:
             self.noise = error
@@ -1673,7 +1713,7 @@ class Connection:
             self._receiving = None
 
     def has_pending(self) -> bool:
-        """TLS: whether octets have been taken from the socket that nobody has read."""
+        """TLS: whether a read has something to do that the selector doesn't know of."""
         return self._pending is not None and self._pending() > 0
 
     def is_awaited(self) -> bool:
@@ -1772,7 +1812,7 @@ class Connection:
         outbox = self._outbox
         self._wants_read = False
         try:
-            if len(outbox) == 1:
+            if len(outbox) == 1 or not self._has_sendmsg:
                 sent: int = self.sock.send(outbox[0])
             else:
                 sent = self.sock.sendmsg(outbox)
@@ -1800,15 +1840,19 @@ class Connection:
             raise self.lost
 
     def _on_writable(self) -> None:
-        if self._receiving is not None:  # reading under TLS had to write first
-            self._ignore_room()
+        if self._sending is not None:
+            self._wake_sender()
+            return
+        self._ignore_room()  # it was TLS that had something to say
+        if self._receiving is not None:
             self._on_readable()
         else:
-            self._wake_sender()
+            self._tell_listener()
 
     def _watch_room(self, callback: Callable[[], None]) -> None:
-        self._writing = True
-        self._loop.add_writer(self._fd, callback)
+        if not self._writing:
+            self._writing = True
+            self._loop.add_writer(self._fd, callback)
 
     def _ignore_room(self) -> None:
         if self._writing:  # to ask the loop to forget what it doesn't know costs more than to remember
@@ -1867,8 +1911,9 @@ class Connection:
             waiter.set_result(None)
 
     def establish(self, sock: Any) -> None:
-        """Exchanges begin, over the socket that the network gave back: its `recv` and `pending` are looked up once."""
+        """Exchanges begin, over the socket that the network gave back: its methods are looked up once."""
         self.sock = sock
+        self._has_sendmsg = hasattr(sock, 'sendmsg')
         self._recv = sock.recv
         self._pending = getattr(sock, 'pending', None)
 
@@ -2015,15 +2060,15 @@ class Network:
         await self.inner.prepare(connection, origin)
 
     def ssl_context(self, origin: Origin, context: ssl.SSLContext | None) -> ssl.SSLContext:
-        """The context to use: what the caller's `get_ssl_context` gave, or another where that was left out (None). What
-        it raises reaches the caller of `request` as it is.
+        """The context to use: what the caller's `get_ssl_context` gave, or another where that was left out (None). Its
+        `wrap_bio` is what makes a connection. What this raises reaches the caller of `request` as it is.
         """
         return self.inner.ssl_context(origin, context)
 
     def established(self, sock: Any, origin: Origin, address: Address) -> Any:
         """The socket that exchanges will use, after TLS if any: itself, or something with its methods around it (recv,
-        send, sendmsg, close, and for TLS pending and unwrap). Under TLS the one given also has what an ssl.SSLObject
-        tells, such as getpeercert and version.
+        send, close, sendmsg if it has that, and for TLS pending and unwrap). Under TLS the one given also has what an
+        ssl.SSLObject tells, such as getpeercert and version.
         """
         return self.inner.established(sock, origin, address)
 
@@ -3601,6 +3646,8 @@ def _redirect_target(current: str, locations: set[bytes], allow_downgrade: bool)
     """Where a Location leads, RFC 9110 section 10.2.2: relative to the current URL, whose fragment it inherits."""
     if len(locations) > 1:
         raise HttpRedirectError(f'expected one location, got {len(locations)} that differ')
+    from urllib.parse import urljoin
+
     location = locations.pop()
     try:
         text = location.decode('utf-8')

@@ -1418,3 +1418,22 @@ async def test_request_that_is_given_up_at_every_await(url: str) -> None:
             await settle()
             assert not any(connection.is_open for connection in net.connections)
     assert nth > 3
+
+
+async def test_socket_without_sendmsg(net: FakeNetwork) -> None:
+    """As sockets are on Windows."""
+
+    class Plain:
+        def __init__(self, inner: Any) -> None:
+            self.recv, self.send, self.close = inner.recv, inner.send, inner.close
+
+    class Wrapping(Network):
+        def established(self, sock: Any, origin: Origin, address: Address) -> Any:
+            return Plain(super().established(sock, origin, address))
+
+    pieces = [bytes([number]) * 20_000 for number in range(10)]
+    server = net.server(HTTP)
+    server.expect(b'PUT').reply(body=b'ok')
+    async with Pool(network=Wrapping) as request:
+        assert await fetch(request, HTTP, b'PUT', body=Body(*pieces)) == b'ok'
+    assert server.requests[0].body == b''.join(pieces)

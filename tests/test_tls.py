@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import hashlib
+import hmac
 import itertools
+import os
 import select
 import socket
 import ssl
-from collections.abc import Callable
+import struct
+import tempfile
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 import trustme
 from cryptography import x509
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from netkit import FOR_EVER, HTTPS, OK, Body, answering, fetch, reply, settle
 from OpenSSL import SSL
@@ -129,6 +137,8 @@ async def test_what_the_established_socket_tells(net: FakeNetwork) -> None:
         def established(self, sock: Any, origin: Origin, address: Address) -> Any:
             told.extend((sock.getpeercert()['subjectAltName'], sock.version(), sock.family, sock.fileno()))
             assert not hasattr(sock, 'nothing')
+            for name in ('sendall', 'sendto', 'sendfile', 'recv_into', 'recvmsg', 'makefile', 'read', 'write'):
+                assert not hasattr(sock, name), f'{name} would go past TLS'
             return super().established(sock, origin, address)
 
     async with Pool(network=Asking) as request:
@@ -439,3 +449,260 @@ async def renegotiate(size: int, most: int, refusing: bool) -> None:
     await asyncio.gather(*own[0].threads)
     (received,) = own[0].seen
     assert received.count(b'\0') == size
+
+
+# -- what TLS itself has to say, once the handshake is over --
+
+
+class Sealing(OwnServer):
+    """A server of TLS 1.3 that writes its own records after the handshake, as no library lets one: RFC 8446."""
+
+    def __init__(self, inner: Network, script: Callable[[Sealing], Any]) -> None:
+        super().__init__(inner, lambda _: None)
+        self.script = script
+        self.connections = 0
+
+    def talk(self, theirs: socket.socket) -> Any:
+        self.connections += 1
+        self.sock = theirs
+        self.context.num_tickets = 0
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        with tempfile.TemporaryDirectory() as folder:
+            self.context.keylog_filename = os.path.join(folder, 'keys')
+            self.tls = self.context.wrap_bio(incoming, outgoing, server_side=True)
+            self.read(self.tls.do_handshake, incoming, outgoing)
+            with open(self.context.keylog_filename) as file:
+                (secret,) = [line.split()[2] for line in file if line.startswith('SERVER_TRAFFIC_SECRET_0')]
+        assert self.tls.cipher() == ('TLS_AES_256_GCM_SHA384', 'TLSv1.3', 256)
+        self._take(bytes.fromhex(secret))
+        request = b''
+        while b'\r\n\r\n' not in request:
+            request += self.read(lambda: self.tls.read(65_536), incoming, outgoing)
+        return self.script(self)
+
+    def read(self, step: Callable[[], Any], incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> Any:
+        while True:
+            try:
+                return step()
+            except ssl.SSLWantReadError:
+                if outgoing.pending:
+                    self.sock.sendall(outgoing.read())
+                incoming.write(self.sock.recv(65_536))
+            finally:
+                if outgoing.pending:
+                    self.sock.sendall(outgoing.read())
+
+    def _take(self, secret: bytes) -> None:
+        self.secret, self.sequence = secret, 0
+        self.key = AESGCM(self._label(b'key', 32))
+        self.iv = int.from_bytes(self._label(b'iv', 12), 'big')
+
+    def _label(self, label: bytes, length: int) -> bytes:
+        """HKDF-Expand-Label, section 7.1; no more than one block is needed."""
+        info = struct.pack('>HB', length, len(label) + 6) + b'tls13 ' + label + b'\0\1'
+        return hmac.new(self.secret, info, hashlib.sha384).digest()[:length]
+
+    def record(self, content: bytes, kind: int = 23) -> bytes:
+        inner = content + bytes([kind])
+        head = b'\x17\x03\x03' + struct.pack('>H', len(inner) + 16)
+        nonce = (self.iv ^ self.sequence).to_bytes(12, 'big')
+        self.sequence += 1
+        return head + self.key.encrypt(nonce, inner, head)
+
+    def key_update(self) -> bytes:
+        """Section 4.6.3, with update_requested: the peer has to answer with its own."""
+        sealed = self.record(b'\x18\0\0\1\1', 22)
+        self._take(self._label(b'traffic upd', 48))
+        return sealed
+
+    def question(self) -> bytes:
+        """OpenSSL answers a KeyUpdate when it comes to the next, or has data to send."""
+        return self.key_update() + self.key_update()
+
+    def ticket(self) -> bytes:
+        """Section 4.6.1."""
+        message = struct.pack('>IIB', 7_200, 1, 1) + b'\0' + struct.pack('>H', 16) + bytes(16) + b'\0\0'
+        return self.record(b'\4' + struct.pack('>I', len(message))[1:] + message, 22)
+
+
+class Full(Slow):
+    """A client's socket that takes nothing while it is full; what asks again and again empties it."""
+
+    full = 0
+
+    def send(self, data: Any, *flags: int) -> int:
+        if self.full:
+            self.full -= 1
+            raise BlockingIOError
+        return super().send(data)
+
+
+def sealing(script: Callable[[Sealing], Any]) -> tuple[list[Sealing], list[Slow], Callable[[Network], Network]]:
+    own: list[Sealing] = []
+    made: list[Slow] = []
+
+    def wrap(inner: Network) -> Network:
+        own.append(Sealing(inner, script))
+        return slowing(0, made, kind=Full)(own[0])
+
+    return own, made, wrap
+
+
+HEAD = b'HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n'
+
+
+async def test_answer_goes_out_though_data_came_with_the_question() -> None:
+    """The peer may wait for it, in the middle of a response."""
+
+    def script(server: Sealing) -> None:
+        for part in (HEAD + b'first', b'later'):
+            server.sock.sendall(server.question() + server.record(part))
+            assert server.sock.recv(65_536)
+
+    own, _, wrap = sealing(script)
+    async with Pool(network=wrap) as request:
+        assert await fetch(request, HTTPS) == b'firstlater'
+    await asyncio.gather(*own[0].threads)
+    assert own[0].seen == [None]
+
+
+async def test_answer_that_the_socket_does_not_take() -> None:
+    """Room for it is not watched for while nobody reads: that would keep the loop busy. The next read sends it."""
+    asked, got = threading.Event(), threading.Event()
+
+    def script(server: Sealing) -> None:
+        server.sock.sendall(server.record(HEAD))
+        asked.wait(5)
+        server.sock.sendall(server.question())
+        got.wait(5)
+        server.sock.sendall(server.record(b'first'))
+        assert len(server.sock.recv(65_536)) == 27
+        server.sock.sendall(server.record(b'later'))
+
+    own, made, wrap = sealing(script)
+    loop = asyncio.get_running_loop()
+    async with Pool(network=wrap) as request:
+        response = await request(b'GET', HTTPS)
+        (refused,) = made
+        assert isinstance(refused, Full)
+        refused.full = 1_000_000
+        asked.set()
+        reading = asyncio.ensure_future(response.body.__anext__())
+        while refused.full == 1_000_000:
+            await asyncio.sleep(0.001)
+        got.set()
+        assert await reading == b'first'
+        await settle()
+        selected = 0
+        if isinstance(loop, asyncio.SelectorEventLoop):
+            select_now = loop._selector.select  # type: ignore[attr-defined]
+
+            def counted(timeout: float | None) -> Any:
+                nonlocal selected
+                selected += 1
+                return select_now(timeout)
+
+            loop._selector.select = counted  # type: ignore[attr-defined]
+            await asyncio.sleep(0.05)
+            loop._selector.select = select_now  # type: ignore[attr-defined]
+        assert selected < 10
+        refused.full = 0
+        assert await buffered(response.body) == b'later'
+    await asyncio.gather(*own[0].threads)
+    assert own[0].seen == [None]
+    assert own[0].connections == 1
+
+
+async def test_answer_during_an_upload_that_waits_for_its_next_piece() -> None:
+    asked, answered = threading.Event(), threading.Event()
+
+    def script(server: Sealing) -> None:
+        asked.wait(5)
+        while select.select([server.sock], [], [], 0)[0]:
+            server.sock.recv(65_536)  # the first piece
+        server.sock.sendall(server.question())
+        assert len(server.sock.recv(65_536)) == 27, 'no KeyUpdate'
+        answered.set()
+        server.sock.sendall(server.record(OK))
+        assert server.sock.recv(65_536)
+
+    own, made, wrap = sealing(script)
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b'first'
+        await settle()
+        assert isinstance(made[0], Full)
+        made[0].full = 3
+        asked.set()
+        while not answered.is_set():
+            await asyncio.sleep(0.001)
+        yield b'last'
+
+    async with Pool(network=wrap) as request:
+        async with asyncio.timeout(5):
+            assert await fetch(request, HTTPS, b'POST', body=body) == b'ok'
+    await asyncio.gather(*own[0].threads)
+    assert own[0].seen == [None]
+
+
+async def test_flood_of_questions_whose_answers_nobody_takes() -> None:
+    """They are not collected for as long as the peer likes to ask."""
+
+    def script(server: Sealing) -> None:
+        server.sock.sendall(server.record(HEAD.replace(b'10', b'1000000')))
+        while True:
+            server.sock.sendall(b''.join(server.key_update() for _ in range(1_000)) + server.record(b'x'))
+
+    own, _, wrap = sealing(script)
+    async with Pool(network=wrap) as request:
+        response = await request(b'GET', HTTPS)
+        async with asyncio.timeout(10):
+            with pytest.raises(lowhaio.HttpDataError, match='expected a peer that takes the answers it asks for'):
+                await buffered(response.body)
+    await asyncio.gather(*own[0].threads)
+    assert isinstance(own[0].seen[0], OSError)
+
+
+async def test_records_that_are_no_data_are_no_progress_of_an_upload() -> None:
+    def script(server: Sealing) -> int:
+        for count in itertools.count():
+            try:
+                server.sock.sendall(server.ticket())
+            except OSError:
+                return count
+            time.sleep(0.02)
+        raise AssertionError('it goes on for ever')
+
+    own, _, wrap = sealing(script)
+    async with Pool(network=wrap, socket_timeout=0.3) as request:
+        async with asyncio.timeout(5):
+            with pytest.raises(lowhaio.HttpTimeoutError, match='while sending'):
+                await request(b'PUT', HTTPS, body=streamed(bytes(4_000_000)))
+    await asyncio.gather(*own[0].threads)
+    assert own[0].seen[0] > 5
+
+
+@pytest.mark.parametrize('tickets', [0, 1, 2, 3, 10])
+async def test_answer_that_lies_behind_tickets_is_not_the_next(tickets: int) -> None:
+    """However many there are: the loop has had no time to look, and a read of the socket gives one of them."""
+    read, sent = threading.Event(), threading.Event()
+
+    def script(server: Sealing) -> None:
+        if server.connections == 1:
+            server.sock.sendall(server.record(OK))
+            read.wait(5)
+            server.sock.sendall(b''.join(server.ticket() for _ in range(tickets)) + server.record(reply(b'EVIL')))
+            sent.set()
+            server.sock.recv(65_536)
+        else:
+            server.sock.sendall(server.record(reply(b'good')))
+
+    own, made, wrap = sealing(script)
+    async with Pool(network=wrap) as request:
+        response = await request(b'GET', HTTPS)
+        assert await buffered(response.body) == b'ok'
+        made[0].most, made[0].refusing = 70, False
+        read.set()
+        assert sent.wait(5)
+        assert await fetch(request, HTTPS) == b'good'
+    await asyncio.gather(*own[0].threads)
