@@ -414,7 +414,7 @@ class Renegotiating(OwnServer):
         assert tls.renegotiate()
         tls.do_handshake()
         until(lambda: not tls.renegotiate_pending(), read)
-        until(lambda: received.endswith(b'\r\n\r\n'), read)
+        until(lambda: received.endswith(b'\r\n\r\n' if received.startswith(b'GET') else b'\r\n0\r\n\r\n'), read)
         tls.sendall(OK)
         with pytest.raises(SSL.ZeroReturnError):
             until(lambda: False, read)
@@ -434,17 +434,44 @@ async def test_renegotiation_in_parts() -> None:
         await renegotiate(0, most, refusing=False)
 
 
-async def renegotiate(size: int, most: int, refusing: bool) -> None:
+@pytest.mark.parametrize('piece', [1_000, 50_000])
+async def test_renegotiation_before_the_next_piece(piece: int) -> None:
+    """It comes while the answer to the peer has not left, and has to wait for the peer's own."""
+    sends: list[int] = []
+
+    class Refusing(Slow):
+        def send(self, data: Any, *flags: int) -> int:
+            sends.append(len(data))
+            if 3 < len(sends) < 50:  # the hello, the last flight, the head, and not the second hello
+                raise BlockingIOError
+            return super().send(data)
+
+    await renegotiate(10 * piece, 0, False, Refusing, piece, lambda: len(sends) > 3)
+
+
+async def renegotiate(
+    size: int,
+    most: int,
+    refusing: bool,
+    kind: type[Slow] = Slow,
+    piece: int = 50_000,
+    begun: Callable[[], bool] = lambda: True,
+) -> None:
     own: list[Renegotiating] = []
     made: list[Slow] = []
 
     def wrap(inner: Network) -> Network:
         own.append(Renegotiating(inner))
-        return slowing(most, made, refusing)(own[0])
+        return slowing(most, made, refusing, kind)(own[0])
 
-    body = [bytes(50_000)] * (size // 50_000)
+    async def body() -> AsyncIterator[bytes]:
+        while not begun():
+            await asyncio.sleep(0)
+        for _ in range(size // piece):
+            yield bytes(piece)
+
     async with Pool(network=wrap) as request:
-        assert await fetch(request, HTTPS, b'POST' if size else b'GET', body=Body(*body) if size else ()) == b'ok'
+        assert await fetch(request, HTTPS, b'POST' if size else b'GET', body=body if size else ()) == b'ok'
         made[0].most = 0
     await asyncio.gather(*own[0].threads)
     (received,) = own[0].seen
