@@ -1678,12 +1678,17 @@ class Connection:
         """
         if not self._poll(0) and (self._pending is None or not self._pending()):
             return True
-        try:
-            self.noise = 'octets' if self._recv(1) else 'its end'
-        except BlockingIOError:  # and no SSLWantReadError, behind which there may be more
-            return True
-        except (OSError, HttpError) as error:
-            self.noise = error
+        for _ in range(_MAX_READS):
+            try:
+                self.noise = 'octets' if self._recv(1) else 'its end'
+            except BlockingIOError:
+                return True
+            except ssl.SSLWantReadError:  # tickets, as most servers send behind the handshake: there may be more
+                self.noise = 'records without data'
+                continue
+            except (OSError, HttpError) as error:
+                self.noise = error
+            break
         return False
 
     async def receive(self) -> bytes:

@@ -488,6 +488,8 @@ class Sealing(OwnServer):
         super().__init__(inner, lambda _: None)
         self.script = script
         self.connections = 0
+        self.tickets = 0  # behind the handshake
+        self.sent = threading.Event()
 
     def talk(self, theirs: socket.socket) -> Any:
         self.connections += 1
@@ -502,9 +504,13 @@ class Sealing(OwnServer):
                 (secret,) = [line.split()[2] for line in file if line.startswith('SERVER_TRAFFIC_SECRET_0')]
         assert self.tls.cipher() == ('TLS_AES_256_GCM_SHA384', 'TLSv1.3', 256)
         self._take(bytes.fromhex(secret))
+        theirs.sendall(b''.join(self.ticket() for _ in range(self.tickets)))
+        self.sent.set()
         request = b''
         while b'\r\n\r\n' not in request:
-            request += self.read(lambda: self.tls.read(65_536), incoming, outgoing)
+            if not (data := self.read(lambda: self.tls.read(65_536), incoming, outgoing)):
+                raise ConnectionError('the client has closed')
+            request += data
         return self.script(self)
 
     def read(self, step: Callable[[], Any], incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> Any:
@@ -514,7 +520,9 @@ class Sealing(OwnServer):
             except ssl.SSLWantReadError:
                 if outgoing.pending:
                     self.sock.sendall(outgoing.read())
-                incoming.write(self.sock.recv(65_536))
+                if not (data := self.sock.recv(65_536)):
+                    raise ConnectionError('the client has gone') from None
+                incoming.write(data)
             finally:
                 if outgoing.pending:
                     self.sock.sendall(outgoing.read())
@@ -707,6 +715,59 @@ async def test_records_that_are_no_data_are_no_progress_of_an_upload() -> None:
                 await request(b'PUT', HTTPS, body=streamed(bytes(4_000_000)))
     await asyncio.gather(*own[0].threads)
     assert own[0].seen[0] > 5
+
+
+@pytest.mark.parametrize(('tickets', 'connections'), [(0, 1), (1, 1), (2, 1), (3, 1), (10, 1), (1_000, 2)])
+async def test_connection_with_tickets_is_quiet(tickets: int, connections: int) -> None:
+    """However they come apart; but not for ever."""
+    read, sent = threading.Event(), threading.Event()
+
+    def script(server: Sealing) -> None:
+        server.sock.sendall(server.record(OK))
+        if server.connections == 1:
+            read.wait(5)
+            server.sock.sendall(b''.join(server.ticket() for _ in range(tickets)))
+            sent.set()
+            assert server.sock.recv(65_536)
+            if connections == 1:
+                server.sock.sendall(server.record(OK))
+
+    own, made, wrap = sealing(script)
+    async with Pool(network=wrap) as request:
+        response = await request(b'GET', HTTPS)
+        assert await buffered(response.body) == b'ok'
+        made[0].most, made[0].refusing = 70, False
+        read.set()
+        assert sent.wait(5)
+        assert await fetch(request, HTTPS) == b'ok'
+    await asyncio.gather(*own[0].threads)
+    assert own[0].connections == connections
+
+
+@pytest.mark.parametrize('tickets', [2, 10])
+async def test_new_connection_with_tickets_is_used(tickets: int) -> None:
+    """They come behind the handshake, each by itself perhaps."""
+
+    def script(server: Sealing) -> None:
+        server.sock.sendall(server.record(OK))
+
+    own, made, wrap = sealing(script)
+
+    class Waiting(Network):
+        def established(self, sock: Any, origin: Origin, address: Address) -> Any:
+            made[0].most, made[0].refusing = 70, False
+            assert own[0].sent.wait(5)
+            return super().established(sock, origin, address)
+
+    def waiting(inner: Network) -> Network:
+        network = wrap(inner)
+        own[0].tickets = tickets
+        return Waiting(network)
+
+    async with Pool(network=waiting) as request:
+        assert await fetch(request, HTTPS) == b'ok'
+    await asyncio.gather(*own[0].threads)
+    assert own[0].seen == [None]
 
 
 @pytest.mark.parametrize('tickets', [0, 1, 2, 3, 10])
