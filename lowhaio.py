@@ -1455,7 +1455,7 @@ class _TlsSocket:
                     room = _TLS_WRITE - self._encrypted
                     written = self._tls.write(data if len(data) <= room else memoryview(data)[:room])
                     self._encrypted += written
-                    if written < len(data) or written == room:
+                    if written < len(data):
                         break
             except ssl.SSLWantReadError:
                 self._answer()

@@ -780,7 +780,8 @@ async def test_early_answer_while_the_socket_is_full(net: FakeNetwork, url: str)
 async def test_early_answer_once_the_socket_is_full(net: FakeNetwork, url: str) -> None:
     net.server(url).play(Script(StopReading(), Pause(0.01), TOO_LARGE, FOR_EVER))
     async with Pool() as request:
-        response = await request(b'POST', url, body=streamed(bytes(5_000_000)))
+        async with asyncio.timeout(5):  # when it comes, and not when sending fails
+            response = await request(b'POST', url, body=streamed(bytes(5_000_000)))
         assert response.code == b'413'
         assert await buffered(response.body) == b'big'
 
