@@ -722,7 +722,7 @@ def split_head(buffer: bytes | bytearray, limit: int, scanned: int = 0) -> tuple
     if 0 <= end <= limit - 4:
         head = bytes(buffer[:end])
         lines = head.split(b'\r\n')
-        text = b''.join(lines)
+        text = b''.join(lines)  # without the ends of lines there is neither CR nor LF, nor ever NUL
         if 0x0D not in text and 0x0A not in text and 0 not in text and len(lines) <= _MAX_FIELDS:
             return lines[0], lines[1:], end + 4
     return _split_odd_head(buffer, limit, scanned)
@@ -1385,9 +1385,8 @@ class _TlsSocket:
         ssl.SSLWantReadError where records came that are no data, and there may be more, ssl.SSLWantWriteError until the
         socket takes what TLS itself has to say, ssl.SSLEOFError for a mere end.
         """
-        for _ in range(
-            2
-        ):  # what was there may be no data, or half a record: take in the rest, and leave more for later
+        # Twice, as what was there may be no data, or half a record; what comes after that is for later
+        for _ in range(2):
             if not self._incoming.pending and not self._decrypted:
                 self._take_in()  # first, so that a small response needs no exception to be asked for
             try:
@@ -3649,10 +3648,10 @@ def _with_params(url: str, params: Any) -> str:
 
 def _redirect_target(current: str, locations: set[bytes], allow_downgrade: bool) -> str:
     """Where a Location leads, RFC 9110 section 10.2.2: relative to the current URL, whose fragment it inherits."""
-    if len(locations) > 1:
-        raise HttpRedirectError(f'expected one location, got {len(locations)} that differ')
     from urllib.parse import urljoin
 
+    if len(locations) > 1:
+        raise HttpRedirectError(f'expected one location, got {len(locations)} that differ')
     location = locations.pop()
     try:
         text = location.decode('utf-8')
