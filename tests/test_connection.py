@@ -237,7 +237,7 @@ async def test_answer_and_timer_in_one_pass(net: FakeNetwork) -> None:
 
     def hold_up() -> None:
         net.event('go').set()
-        time.sleep(0.03)
+        time.sleep(0.03)  # on purpose, and for real: virtual time passes only while the loop is idle
 
     async with Pool(socket_timeout=0.02) as request:
         task = asyncio.create_task(fetch(request, HTTP))

@@ -510,10 +510,12 @@ async def test_an_early_413_is_returned_though_the_server_then_resets() -> None:
 
 async def test_expect_100_continue_waits_for_the_100() -> None:
     events: list[str] = []
+    arrived, waited = threading.Event(), threading.Event()
 
     def script(peer: Peer) -> None:
         peer.head()
-        time.sleep(0.2)  # time for a client that does not wait
+        arrived.set()
+        assert waited.wait(5)
         events.append(f'server continues after {bytes(peer.buffer)!r}')
         peer.send(b'HTTP/1.1 100 Continue\r\n\r\n')
         assert peer.take(4) == b'body'
@@ -526,7 +528,12 @@ async def test_expect_100_continue_waits_for_the_100() -> None:
     fields = ((b'content-length', b'4'), (b'expect', b'100-continue'))
     with serve(script) as server:
         async with pool() as request:
-            code, _, _ = await fetch(request, server.origin, b'POST', headers=fields, body=body)
+            sending = asyncio.create_task(fetch(request, server.origin, b'POST', headers=fields, body=body))
+            await asyncio.to_thread(arrived.wait, 5)
+            for _ in range(8):  # the loop's passes in which a client that does not wait goes on
+                await asyncio.sleep(0)
+            waited.set()
+            code, _, _ = await sending
             assert code == b'200'
     assert events == ["server continues after b''", 'body is asked for']
 

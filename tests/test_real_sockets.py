@@ -76,7 +76,11 @@ async def test_a_reset_while_idle_costs_the_next_request_nothing() -> None:
 
 @pytest.mark.parametrize('phase', ['head', 'body'])
 async def test_an_answer_that_came_while_the_loop_stood_still_is_not_late(phase: str) -> None:
-    """Not what the clock says counts, but whether the loop has had a chance to look."""
+    """Not what the clock says counts, but whether the loop has had a chance to look.
+
+    The time is real: what holds up a loop with real sockets is a call that takes long, and virtual time passes only
+    while the loop is idle.
+    """
     stands_still, answered = threading.Event(), threading.Event()
 
     def script(peer: Peer) -> None:

@@ -14,7 +14,6 @@ import ssl
 import struct
 import tempfile
 import threading
-import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -37,7 +36,7 @@ from lowhaio import (
     buffered,
     streamed,
 )
-from lowhaio_testing import ExpectRequest, FakeNetwork, Reset, Script
+from lowhaio_testing import ExpectRequest, FakeNetwork, Reset, Script, VirtualTime
 
 pytestmark = pytest.mark.asyncio
 
@@ -722,23 +721,26 @@ async def test_flood_of_questions_whose_answers_nobody_takes() -> None:
     assert isinstance(own[0].seen[0], OSError)
 
 
-async def test_records_that_are_no_data_are_no_progress_of_an_upload() -> None:
-    def script(server: Sealing) -> int:
-        for count in itertools.count():
-            try:
-                server.sock.sendall(server.ticket())
-            except OSError:
-                return count
-            time.sleep(0.02)  # a real peer, in its thread, that has something to say now and then
-        raise AssertionError('it goes on for ever')
+@pytest.mark.asyncio_loop_only
+async def test_records_that_are_no_data_are_no_progress_of_an_upload(clock: VirtualTime) -> None:
+    kept: list[socket.socket] = []
+    own, _, wrap = sealing(lambda server: kept.append(server.sock.dup()))  # it reads no more, and time may pass
 
-    own, _, wrap = sealing(script)
-    async with Pool(network=wrap, socket_timeout=0.3) as request:
-        async with asyncio.timeout(5):
+    async def now_and_then() -> None:
+        while True:
+            await asyncio.sleep(1)
+            kept[0].sendall(own[0].ticket())
+
+    async with Pool(network=wrap, socket_timeout=5.5) as request:
+        sending = asyncio.create_task(request(b'PUT', HTTPS, body=streamed(bytes(4_000_000))))
+        tickets = asyncio.create_task(now_and_then())
+        async with asyncio.timeout(60):
             with pytest.raises(lowhaio.HttpTimeoutError, match='while sending'):
-                await request(b'PUT', HTTPS, body=streamed(bytes(4_000_000)))
-    await asyncio.gather(*own[0].threads)
-    assert own[0].seen[0] > 5
+                await sending
+        tickets.cancel()
+    assert clock.elapsed == 5.5
+    assert own[0].sequence == 5
+    kept[0].close()
 
 
 @pytest.mark.parametrize('behind', [b'', reply(b'EVIL')], ids=['nothing', 'evil'])
